@@ -1,0 +1,2 @@
+//! `query`: to be written.
+fn main() {}
