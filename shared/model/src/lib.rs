@@ -1,1 +1,29 @@
-//! model: to be written.
+//! The words and the arithmetic of usage metering: no I/O, no async, no clock.
+//!
+//! Layout:
+//! - [`UsageEvent`], [`Identity`], [`Content`]: one event, who it is and what it says
+//! - [`Claim`], [`Seen`], [`Verdict`]: which delivery of an identity is counted
+//! - [`Catalog`], [`Meter`], [`Aggregation`]: the meters, read from YAML
+//! - [`Applied`], [`Usage`], [`Invalid`]: what an event adds to each meter, or why not
+//! - [`Decimal`], [`Total`]: exact values and sums
+//! - [`Window`], [`WindowSize`], [`MeterQuery`], [`UsageRow`]: questions and answers
+
+mod apply;
+mod catalog;
+mod decimal;
+mod event;
+mod identity;
+mod meter;
+mod path;
+mod usage;
+mod window;
+
+pub use apply::{Applied, Invalid, Usage};
+pub use catalog::{Catalog, CatalogError};
+pub use decimal::{Decimal, DecimalError, SCALE, Total};
+pub use event::{Content, Identity, Payload, UsageEvent, is_json_media_type};
+pub use identity::{Claim, Seen, Verdict};
+pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
+pub use path::{DataPath, PathError};
+pub use usage::{MeterQuery, UsageRow};
+pub use window::{UnknownWindowSize, Window, WindowSize};
