@@ -3,6 +3,7 @@
 //! Layout:
 //! - [`UsageEvent`], [`Identity`], [`Content`]: one event, who it is and what it says
 //! - [`Claim`], [`Seen`], [`Verdict`]: which delivery of an identity is counted
+//! - [`History`]: what the store remembers of counted events
 //! - [`Catalog`], [`Meter`], [`Aggregation`]: the meters, read from YAML
 //! - [`Applied`], [`Usage`], [`Invalid`]: what an event adds to each meter, or why not
 //! - [`Decimal`], [`Total`]: exact values and sums
@@ -12,6 +13,7 @@ mod apply;
 mod catalog;
 mod decimal;
 mod event;
+mod history;
 mod identity;
 mod meter;
 mod path;
@@ -22,6 +24,7 @@ pub use apply::{Applied, Invalid, Usage};
 pub use catalog::{Catalog, CatalogError};
 pub use decimal::{Decimal, DecimalError, SCALE, Total};
 pub use event::{Content, Identity, Payload, UsageEvent, is_json_media_type};
+pub use history::{History, SeenPage};
 pub use identity::{Claim, Seen, Verdict};
 pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
 pub use path::{DataPath, PathError};
