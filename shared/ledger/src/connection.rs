@@ -1,0 +1,140 @@
+//! A connection to Valkey that knows our functions.
+
+use std::time::Duration;
+
+use redis::{
+    Client, ErrorKind, Pipeline, RedisError, Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+
+/// Where Valkey is.
+#[derive(Clone)]
+pub struct LedgerConfig {
+    /// `redis://[user:password@]host:port[/db]`; never logged, since it may hold a password.
+    pub url: String,
+    /// What our keys begin with, so that several deployments can share a Valkey.
+    pub prefix: String,
+    /// How long one round trip may take.
+    pub timeout: Duration,
+}
+
+/// What can go wrong with Valkey.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Valkey could not be reached or did not answer in time.
+    #[error("valkey does not answer")]
+    Unavailable(#[source] RedisError),
+    /// Valkey refused what it was asked.
+    #[error("valkey refused a command")]
+    Refused(#[source] RedisError),
+    /// Valkey answered something that our functions never answer.
+    #[error("valkey gave an unexpected answer to {0}")]
+    Unexpected(&'static str),
+    /// Valkey may throw keys away when memory runs out.
+    #[error(
+        "valkey's maxmemory-policy is {0}: it must be noeviction, or counted events would be forgotten"
+    )]
+    Evicts(String),
+}
+
+impl LedgerError {
+    /// Returns whether the same request can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<RedisError> for LedgerError {
+    fn from(error: RedisError) -> Self {
+        let refused = matches!(
+            error.kind(),
+            ErrorKind::Server(
+                redis::ServerErrorKind::ResponseError | redis::ServerErrorKind::ExecAbort
+            ) | ErrorKind::InvalidClientConfig
+                | ErrorKind::AuthenticationFailed
+                | ErrorKind::UnexpectedReturnType
+        );
+        if refused {
+            Self::Refused(error)
+        } else {
+            Self::Unavailable(error)
+        }
+    }
+}
+
+const REGISTRY: &str = include_str!("registry.lua");
+
+/// A connection to Valkey. Cheap to clone; reconnects by itself.
+#[derive(Clone)]
+pub struct Ledger {
+    connection: ConnectionManager,
+    prefix: String,
+}
+
+impl Ledger {
+    /// Prepares a connection; Valkey may be away for now.
+    pub fn new(config: &LedgerConfig) -> Result<Self, LedgerError> {
+        let client = Client::open(config.url.as_str())?;
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(config.timeout))
+            .set_response_timeout(Some(config.timeout))
+            .set_max_delay(Duration::from_secs(1));
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client, settings)?,
+            prefix: config.prefix.clone(),
+        })
+    }
+
+    /// Returns an error if Valkey is away or may forget keys.
+    pub async fn check(&self) -> Result<(), LedgerError> {
+        let answer: Result<Vec<String>, RedisError> = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("maxmemory-policy")
+            .query_async(&mut self.connection.clone())
+            .await;
+        match answer.map_err(LedgerError::from) {
+            Ok(pair) => match pair.get(1) {
+                Some(policy) if policy != "noeviction" => Err(LedgerError::Evicts(policy.clone())),
+                _ => Ok(()),
+            },
+            // Managed services hide CONFIG; they document their policy instead.
+            Err(LedgerError::Refused(error)) => {
+                tracing::warn!(%error, "cannot read valkey's maxmemory-policy: it must be noeviction");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Runs calls of our functions, and loads the functions first where Valkey
+    /// lacks them (it is new, or came back empty). All calls must be idempotent.
+    pub(crate) async fn call(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
+        match self.run(calls).await {
+            Err(error) if is_function_missing(&error) => {
+                self.load().await?;
+                Ok(self.run(calls).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        calls.query_async(&mut self.connection.clone()).await
+    }
+
+    async fn load(&self) -> Result<(), LedgerError> {
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(REGISTRY);
+        let name: String = load.query_async(&mut self.connection.clone()).await?;
+        tracing::info!(library = name, "loaded functions into valkey");
+        Ok(())
+    }
+}
+
+fn is_function_missing(error: &RedisError) -> bool {
+    error.to_string().contains("Function not found")
+}

@@ -1,0 +1,380 @@
+//! The identity registry: who was first, for whoever asks.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use model::{Claim, Content, History, Identity, Seen};
+use redis::{Pipeline, Value};
+
+use crate::connection::{Ledger, LedgerError};
+
+/// Parts of the registry. Each lives on one node of a cluster and is trusted or
+/// not by itself. A change would lose sight of all that is registered.
+pub(crate) const BUCKETS: usize = 64;
+
+/// Identities in one call, so that a call does not hold Valkey up for long.
+const CALL: usize = 1000;
+
+/// How far back the registry looks.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryConfig {
+    /// A delivery is a repeat if ingest took it less than this after the winner.
+    pub window: Duration,
+    /// How far behind ingest a function may be and still trust the registry's
+    /// "never seen"; beyond, it asks the store, which is slower.
+    pub lag: Duration,
+}
+
+/// Why a batch could not be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError<E: std::error::Error + 'static> {
+    /// Valkey failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store, asked instead of the registry, failed.
+    #[error("the store could not be asked for counted events")]
+    History(#[source] E),
+}
+
+/// Identities and their winners. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) ledger: Ledger,
+    config: RegistryConfig,
+}
+
+/// The winners of a batch, and what they were decided on.
+#[derive(Debug)]
+pub struct Judged {
+    /// One winner for each claim, in order: the claim's own if it won.
+    pub winners: Vec<Seen>,
+    /// The epoch of each claim's bucket; empty where there was none.
+    epochs: Vec<String>,
+}
+
+/// What the registry answers about one claim.
+struct Answer {
+    epoch: String,
+    /// `None`: the bucket is not to be trusted, and nothing was registered.
+    winner: Option<Seen>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    /// Register only in buckets that know all they should know.
+    Trust,
+    /// Register what was found out elsewhere.
+    Adopt,
+}
+
+impl Registry {
+    /// Returns the registry that lives in `ledger`.
+    pub fn new(ledger: Ledger, config: RegistryConfig) -> Self {
+        Self { ledger, config }
+    }
+
+    /// How long an identity is kept: a repeat can be as late as the window, and
+    /// be looked at as late as the lag after that.
+    pub(crate) fn kept(&self) -> Duration {
+        self.config.window + self.config.lag
+    }
+
+    /// Registers the claims, in order, and returns who won each identity.
+    ///
+    /// Idempotent. The caller writes rows by the answer and then asks
+    /// [`Registry::confirms`].
+    pub async fn judge<H: History>(
+        &self,
+        claims: &[Claim],
+        history: &H,
+    ) -> Result<Judged, JudgeError<H::Error>> {
+        let trusted_from = micros(SystemTime::now()) - as_micros(self.config.lag);
+        let (recent, old): (Vec<_>, Vec<_>) =
+            (0..claims.len()).partition(|index| claims[*index].seen.ingested_at >= trusted_from);
+
+        let mut judged = Judged {
+            winners: claims.iter().map(|claim| claim.seen).collect(),
+            epochs: vec![String::new(); claims.len()],
+        };
+        let mut unknown = old;
+        let mut lost = false;
+        let recent_claims: Vec<_> = recent.iter().map(|index| claims[*index]).collect();
+        for (index, answer) in recent
+            .into_iter()
+            .zip(self.register(Mode::Trust, &recent_claims).await?)
+        {
+            judged.epochs[index] = answer.epoch;
+            match answer.winner {
+                Some(winner) => judged.winners[index] = winner,
+                None => {
+                    lost = true;
+                    unknown.push(index);
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            // In the batch's order: of two equal identities the first must win.
+            unknown.sort_unstable();
+            self.look_up(claims, &unknown, history, &mut judged).await?;
+        }
+        if lost {
+            self.refill(history).await?;
+        }
+        Ok(judged)
+    }
+
+    /// Judges the claims at these places by the store's memory and lets the
+    /// registry settle what several functions find out at the same time.
+    async fn look_up<H: History>(
+        &self,
+        claims: &[Claim],
+        places: &[usize],
+        history: &H,
+        judged: &mut Judged,
+    ) -> Result<(), JudgeError<H::Error>> {
+        let mut identities: Vec<_> = places.iter().map(|place| claims[*place].identity).collect();
+        identities.sort_unstable();
+        identities.dedup();
+        let stored: HashMap<Identity, Vec<Seen>> = history
+            .seen(&identities)
+            .await
+            .map_err(JudgeError::History)?;
+        let best: Vec<_> = places
+            .iter()
+            .map(|place| {
+                let claim = claims[*place];
+                let stored = stored.get(&claim.identity).map_or(&[][..], Vec::as_slice);
+                let winner = claim.winner_among(self.config.window, stored).copied();
+                Claim {
+                    seen: winner.unwrap_or(claim.seen),
+                    ..claim
+                }
+            })
+            .collect();
+        for (place, answer) in places.iter().zip(self.register(Mode::Adopt, &best).await?) {
+            judged.epochs[*place] = answer.epoch;
+            judged.winners[*place] = answer
+                .winner
+                .ok_or(LedgerError::Unexpected("om_register"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the winners still stand, now that rows were written by them.
+    ///
+    /// If Valkey lost its data in between, another function may have registered
+    /// another winner meanwhile. Then this is false, and the caller judges and
+    /// writes again, before it acknowledges anything.
+    pub async fn confirms(&self, claims: &[Claim], judged: &Judged) -> Result<bool, LedgerError> {
+        let epochs = self.epochs(claims).await?;
+        let in_doubt: Vec<_> = (0..claims.len())
+            .filter(|index| {
+                let before = &judged.epochs[*index];
+                before.is_empty() || before != &epochs[bucket(&claims[*index].identity)]
+            })
+            .collect();
+        let winners: Vec<_> = in_doubt
+            .iter()
+            .map(|index| Claim {
+                seen: judged.winners[*index],
+                ..claims[*index]
+            })
+            .collect();
+        let answers = self.register(Mode::Adopt, &winners).await?;
+        Ok(winners
+            .iter()
+            .zip(answers)
+            .all(|(claim, answer)| answer.winner == Some(claim.seen)))
+    }
+
+    /// Returns the epoch of each bucket that the claims touch; "" for all others.
+    async fn epochs(&self, claims: &[Claim]) -> Result<Vec<String>, LedgerError> {
+        let mut epochs = vec![String::new(); BUCKETS];
+        let mut touched: Vec<_> = claims.iter().map(|claim| bucket(&claim.identity)).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        if touched.is_empty() {
+            return Ok(epochs);
+        }
+        let mut calls = Pipeline::new();
+        for bucket in &touched {
+            // A registration of nothing: it answers with the epoch, if it is still current.
+            calls
+                .cmd("FCALL")
+                .arg("om_register_1")
+                .arg(1)
+                .arg(self.key(*bucket, "epoch"));
+            calls.arg("trust").arg(0).arg(0);
+        }
+        for (bucket, reply) in touched.into_iter().zip(self.ledger.call(&calls).await?) {
+            epochs[bucket] = Reply::read(reply)?.epoch;
+        }
+        Ok(epochs)
+    }
+
+    async fn register(&self, mode: Mode, claims: &[Claim]) -> Result<Vec<Answer>, LedgerError> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut buckets = vec![Vec::new(); BUCKETS];
+        for (index, claim) in claims.iter().enumerate() {
+            buckets[bucket(&claim.identity)].push(index);
+        }
+        let groups: Vec<(usize, &[usize])> = buckets
+            .iter()
+            .enumerate()
+            .flat_map(|(bucket, places)| places.chunks(CALL).map(move |places| (bucket, places)))
+            .collect();
+        let mut calls = Pipeline::new();
+        for (bucket, places) in &groups {
+            calls
+                .cmd("FCALL")
+                .arg("om_register_1")
+                .arg(places.len() + 1)
+                .arg(self.key(*bucket, "epoch"));
+            for place in *places {
+                calls.arg(self.identity_key(*bucket, &claims[*place].identity));
+            }
+            calls.arg(if mode == Mode::Trust {
+                "trust"
+            } else {
+                "adopt"
+            });
+            calls.arg(as_micros(self.config.window));
+            calls.arg(u64::try_from(self.kept().as_millis()).unwrap_or(u64::MAX));
+            for place in *places {
+                calls.arg(&encode(&claims[*place].seen)[..]);
+            }
+        }
+        let mut answers: Vec<Option<Answer>> = (0..claims.len()).map(|_| None).collect();
+        for ((_, places), reply) in groups.into_iter().zip(self.ledger.call(&calls).await?) {
+            let reply = Reply::read(reply)?;
+            let trusted = !reply.winners.is_empty();
+            if trusted && reply.winners.len() != places.len() {
+                return Err(LedgerError::Unexpected("om_register"));
+            }
+            for (order, place) in places.iter().enumerate() {
+                let winner = trusted.then(|| reply.winners[order].unwrap_or(claims[*place].seen));
+                answers[*place] = Some(Answer {
+                    epoch: reply.epoch.clone(),
+                    winner,
+                });
+            }
+        }
+        answers
+            .into_iter()
+            .collect::<Option<_>>()
+            .ok_or(LedgerError::Unexpected("om_register"))
+    }
+
+    pub(crate) fn key(&self, bucket: usize, name: &str) -> String {
+        format!("{}:{{{bucket:02x}}}:{name}", self.ledger.prefix())
+    }
+
+    fn identity_key(&self, bucket: usize, identity: &Identity) -> Vec<u8> {
+        let mut key = self.key(bucket, "").into_bytes();
+        key.extend_from_slice(&identity.0);
+        key
+    }
+
+    /// Registers rows that the store has, while a refill runs.
+    pub(crate) async fn adopt(&self, rows: &[(Identity, Seen)]) -> Result<(), LedgerError> {
+        let claims: Vec<_> = rows
+            .iter()
+            .map(|(identity, seen)| Claim {
+                identity: *identity,
+                seen: *seen,
+            })
+            .collect();
+        self.register(Mode::Adopt, &claims).await.map(drop)
+    }
+}
+
+fn bucket(identity: &Identity) -> usize {
+    usize::from(identity.0[0]) % BUCKETS
+}
+
+fn encode(seen: &Seen) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&seen.time.to_le_bytes());
+    bytes[8..16].copy_from_slice(&seen.ingested_at.to_le_bytes());
+    bytes[16..].copy_from_slice(&seen.content.0.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Seen> {
+    let bytes: &[u8; 24] = bytes.try_into().ok()?;
+    let (time, rest) = bytes.split_first_chunk::<8>()?;
+    let (ingested_at, content) = rest.split_first_chunk::<8>()?;
+    Some(Seen {
+        time: i64::from_le_bytes(*time),
+        ingested_at: i64::from_le_bytes(*ingested_at),
+        content: Content(u64::from_le_bytes(content.try_into().ok()?)),
+    })
+}
+
+/// The reply of `om_register`.
+struct Reply {
+    epoch: String,
+    winners: Vec<Option<Seen>>,
+}
+
+impl Reply {
+    fn read(reply: Value) -> Result<Self, LedgerError> {
+        Self::parse(reply).ok_or(LedgerError::Unexpected("om_register"))
+    }
+
+    fn parse(reply: Value) -> Option<Self> {
+        let Value::Array(parts) = reply else {
+            return None;
+        };
+        let [Value::BulkString(epoch), Value::Array(winners)] =
+            <[Value; 2]>::try_from(parts).ok()?
+        else {
+            return None;
+        };
+        let winner = |value: Value| match value {
+            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
+            Value::BulkString(bytes) => decode(&bytes).map(Some),
+            _ => None,
+        };
+        Some(Self {
+            epoch: String::from_utf8(epoch).ok()?,
+            winners: winners.into_iter().map(winner).collect::<Option<_>>()?,
+        })
+    }
+}
+
+pub(crate) fn as_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn micros(time: SystemTime) -> i64 {
+    as_micros(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_winner_is_read_as_it_was_written() {
+        for seen in [
+            Seen {
+                time: -1,
+                ingested_at: i64::MAX,
+                content: Content(u64::MAX),
+            },
+            Seen {
+                time: 1_705_314_600_000_000,
+                ingested_at: 0,
+                content: Content(7),
+            },
+        ] {
+            assert_eq!(decode(&encode(&seen)), Some(seen));
+        }
+        assert_eq!(decode(&[0; 23]), None);
+    }
+}
