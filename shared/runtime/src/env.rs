@@ -83,6 +83,20 @@ pub enum Unset {
     Default(String),
 }
 
+/// The row in a README's table, so that a test can look for it there.
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name, description, ..
+        } = self;
+        match &self.unset {
+            Unset::Refused => write!(f, "| `{name}` | required | {description} |"),
+            Unset::Nothing => write!(f, "| `{name}` | | {description} |"),
+            Unset::Default(text) => write!(f, "| `{name}` | `{text}` | {description} |"),
+        }
+    }
+}
+
 /// One wrong variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -267,7 +281,8 @@ impl Env {
         }
         match parse(text) {
             Ok(value) => Read::Value(value),
-            Err(wrong) if secret => {
+            // A URL or an address that cannot be read may still hold a password before the `@`.
+            Err(wrong) if secret || text.contains('@') => {
                 self.mistake(name, format!("{wrong} (value hidden)"));
                 Read::Mistake
             }
@@ -307,4 +322,247 @@ enum Read<T> {
     Unset,
     Value(T),
     Mistake,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr, num::NonZeroUsize, os::unix::ffi::OsStringExt as _, time::Duration,
+    };
+
+    use url::Url;
+
+    use super::*;
+    use crate::{ByteSize, Secret};
+
+    fn read<T: Setting>(text: &str) -> Result<Option<T>, String> {
+        let env = Env::from_pairs([("X", text)]);
+        let value = env.optional("X", "");
+        env.finish(|| Some(value))
+            .map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn reads<T: Setting + PartialEq + fmt::Debug>(text: &str, value: T) {
+        assert_eq!(read(text), Ok(Some(value)), "{text}");
+    }
+
+    #[track_caller]
+    fn refuses<T: Setting + PartialEq + fmt::Debug>(text: &str, wrong: &str) {
+        assert_eq!(read::<T>(text), Err(format!("X: {wrong}")), "{text}");
+    }
+
+    #[test]
+    fn values_are_read_as_their_types() {
+        reads("text", "text".to_string());
+        reads(" 7\n", 7_u16);
+        reads("7", NonZeroUsize::new(7).unwrap());
+        reads("127.0.0.1:80", SocketAddr::from(([127, 0, 0, 1], 80)));
+        reads("http://a/b", Url::parse("http://a/b").unwrap());
+        reads("a, b,", vec!["a".to_string(), "b".to_string()]);
+        reads("On", true);
+        reads("0", false);
+        reads("kafka", crate::Trigger::Kafka);
+        reads("hunter2", Secret::new("hunter2".to_string()));
+    }
+
+    #[test]
+    fn a_blank_variable_counts_as_unset() {
+        assert_eq!(read::<u16>(""), Ok(None));
+        assert_eq!(read::<String>(" \n"), Ok(None));
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_sizes_may_have_one() {
+        for (text, millis) in [
+            ("0ms", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
+            ("1h30m", 5_400_000),
+        ] {
+            reads(text, Duration::from_millis(millis));
+        }
+        for (text, bytes) in [
+            ("1048576", 1 << 20),
+            ("0", 0),
+            ("512B", 512),
+            ("512 KiB", 512 << 10),
+            ("10MiB", 10 << 20),
+            ("10mib", 10 << 20),
+            ("1GiB", 1 << 30),
+            ("64kB", 64_000),
+        ] {
+            reads(text, ByteSize::bytes(bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same_value() {
+        for (millis, shown) in [
+            (0, "0ms"),
+            (1_500, "1500ms"),
+            (90_000, "90s"),
+            (86_400_000, "24h"),
+            (604_800_000, "7d"),
+        ] {
+            let value = Duration::from_millis(millis);
+            assert_eq!(value.show(), shown);
+            reads(shown, value);
+        }
+        for (bytes, shown) in [
+            (0, "0"),
+            (1_000, "1000"),
+            (3 << 20, "3MiB"),
+            (1 << 10, "1KiB"),
+        ] {
+            let value = ByteSize::bytes(bytes);
+            assert_eq!(value.show(), shown);
+            reads(shown, value);
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_what_was_expected() {
+        const DURATION: &str = "is not a duration such as 500ms, 30s, 5m, 24h or 7d";
+        for text in ["30", "s", "1.5s", "-1s", "5 m", "5w", "5m3"] {
+            refuses::<Duration>(text, &format!("{DURATION} (got {text:?})"));
+        }
+        refuses::<Duration>(
+            "18446744073709551615d",
+            "is too long a duration (got \"18446744073709551615d\")",
+        );
+        refuses::<ByteSize>(
+            "10Mi",
+            "is not a size in bytes such as 1048576, 512KiB or 10MiB (got \"10Mi\")",
+        );
+        refuses::<ByteSize>(
+            "18446744073709551615KiB",
+            "is too large (got \"18446744073709551615KiB\")",
+        );
+        refuses::<u16>(
+            "65536",
+            "is not a whole number from 0 to 65535 (got \"65536\")",
+        );
+        refuses::<NonZeroUsize>("0", "is not a whole number, 1 or more (got \"0\")");
+        refuses::<bool>("maybe", "is not true or false (got \"maybe\")");
+        refuses::<Url>(
+            "clickhouse",
+            "is not a URL: relative URL without a base (got \"clickhouse\")",
+        );
+        refuses::<Vec<u16>>(
+            "1,x",
+            "has a member that is not a whole number from 0 to 65535 (got \"1,x\")",
+        );
+        refuses::<Vec<String>>(" , ", "is a list with no members (got \",\")");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let env = Env::from_pairs([
+            ("COUNT", "many"),
+            ("BROKER", "  "),
+            ("PORT", "http"),
+            ("OPENMETER_TRIGGER", "push"),
+            ("OPENMETER_LOG", "a=b=c"),
+        ]);
+        let broker = env.required::<String>("BROKER", "");
+        let count = env.or("COUNT", 5_u32, "");
+        assert_eq!(count, 5);
+        env.mistake("A, B", "exclude each other");
+        let error = env.finish(|| broker).unwrap_err();
+        let names: Vec<&str> = error.mistakes().iter().map(|one| &*one.name).collect();
+        assert_eq!(
+            names,
+            [
+                "BROKER",
+                "COUNT",
+                "A, B",
+                "OPENMETER_LOG",
+                "PORT",
+                "OPENMETER_TRIGGER"
+            ]
+        );
+        assert!(error.to_string().starts_with(
+            "BROKER: is required\n\
+             COUNT: is not a whole number from 0 to 4294967295 (got \"many\")\n\
+             A, B: exclude each other\n"
+        ));
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let env = Env::from_pairs([
+            ("PIN", "hunter2"),
+            ("STORE", "//me:hunter2@store"),
+            ("TOKEN", "hunter2"),
+        ]);
+        let pin = env.optional::<Secret<u32>>("PIN", "");
+        let store = env.optional::<Url>("STORE", "");
+        let token = env.required::<Secret>("TOKEN", "").unwrap();
+        assert_eq!(token.expose(), "hunter2");
+        let report = env.finish(|| pin.zip(store)).unwrap_err();
+        assert_eq!(
+            report.to_string(),
+            "PIN: is not a whole number from 0 to 4294967295 (value hidden)\n\
+             STORE: is not a URL: relative URL without a base (value hidden)"
+        );
+        let printed = format!("{report:?} {env:?} {token} {token:?} {:?}", env.variables());
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8_is_a_mistake() {
+        let env = Env::from_pairs([("X", OsString::from_vec(vec![0xff]))]);
+        let value = env.optional::<String>("X", "");
+        let error = env.finish(|| value).unwrap_err();
+        assert_eq!(error.to_string(), "X: is not UTF-8 text");
+    }
+
+    #[test]
+    fn a_part_that_is_missing_for_no_reason_is_an_error_and_no_panic() {
+        let env = Env::from_pairs::<&str, &str>([]);
+        assert!(env.finish(|| None::<()>).is_err());
+    }
+
+    #[test]
+    fn a_type_of_another_crate_is_read_by_its_own_function() {
+        let env = Env::from_pairs([("X", "0x1f"), ("Y", "31")]);
+        let parse = |text: &str| {
+            let digits = text.strip_prefix("0x").ok_or("has no 0x")?;
+            u8::from_str_radix(digits, 16).map_err(|error| error.to_string())
+        };
+        assert_eq!(env.optional_with("X", "", parse, false), Some(31));
+        assert_eq!(env.optional_with("Y", "", parse, false), None);
+        let error = env.finish(|| Some(())).unwrap_err();
+        assert_eq!(error.to_string(), "Y: has no 0x (got \"31\")");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_listed_once_with_its_default() {
+        let env = Env::from_pairs([("LINGER", "5s")]);
+        let broker = env.required::<String>("BROKER", "brokers");
+        env.or("LINGER", Duration::from_millis(5), "wait");
+        env.or("LINGER", Duration::from_millis(5), "wait");
+        env.optional::<Secret>("TOKEN", "token");
+        assert!(env.finish(|| broker).is_err());
+        let rows: Vec<String> = env.variables().iter().map(Variable::to_string).collect();
+        assert_eq!(
+            rows,
+            [
+                "| `BROKER` | required | brokers |",
+                "| `LINGER` | `5ms` | wait |",
+                "| `TOKEN` | | token |",
+                "| `RUST_LOG` | `info` | what is logged, if OPENMETER_LOG is unset |",
+                "| `OPENMETER_LOG` | | what is logged: info, or warn,process=debug |",
+                "| `PORT` | `8080` | port to listen on; set by Knative |",
+                "| `OPENMETER_TRIGGER` | `http` | where events come from: http, or kafka for a \
+                 consumer group |",
+                "| `OPENMETER_DRAIN_TIMEOUT` | `25s` | how long requests in flight are waited \
+                 for at the end |",
+            ]
+        );
+    }
 }

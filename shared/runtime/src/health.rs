@@ -31,10 +31,11 @@ use crate::Problem;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The checks of one function. Empty, it says yes to everything.
-#[derive(Default)]
 pub struct Health {
     alive: Vec<Check>,
     ready: Vec<Check>,
+    // How long a check may take. A field only so that a test need not wait for it.
+    timeout: Duration,
 }
 
 struct Check {
@@ -47,7 +48,11 @@ struct Check {
 impl Health {
     /// Returns a health without checks.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            alive: Vec::new(),
+            ready: Vec::new(),
+            timeout: CHECK_TIMEOUT,
+        }
     }
 
     /// Adds a dependency without which the function takes no traffic.
@@ -91,13 +96,19 @@ impl Health {
     }
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |checks: &[Check]| checks.iter().map(|check| check.name).collect::<Vec<_>>();
         f.debug_struct("Health")
             .field("alive", &names(&self.alive))
             .field("ready", &names(&self.ready))
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,10 +130,10 @@ impl Check {
         }
     }
 
-    async fn passes(&self) -> bool {
-        let answer = match tokio::time::timeout(CHECK_TIMEOUT, (self.ask)()).await {
+    async fn passes(&self, timeout: Duration) -> bool {
+        let answer = match tokio::time::timeout(timeout, (self.ask)()).await {
             Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {CHECK_TIMEOUT:?}")),
+            Err(_) => Err(format!("no answer within {timeout:?}")),
         };
         let was_failing = self.failing.swap(answer.is_err(), Ordering::Relaxed);
         match &answer {
@@ -139,15 +150,15 @@ impl Check {
 }
 
 async fn alive(State(health): State<Arc<Health>>) -> Response {
-    answer("alive", &health.alive).await
+    answer("alive", &health.alive, health.timeout).await
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    answer("ready", &health.ready).await
+    answer("ready", &health.ready, health.timeout).await
 }
 
-async fn answer(state: &str, checks: &[Check]) -> Response {
-    let passed = join_all(checks.iter().map(Check::passes)).await;
+async fn answer(state: &str, checks: &[Check], timeout: Duration) -> Response {
+    let passed = join_all(checks.iter().map(|check| check.passes(timeout))).await;
     let failed: Vec<&str> = checks
         .iter()
         .zip(passed)
@@ -161,4 +172,76 @@ async fn answer(state: &str, checks: &[Check]) -> Response {
         .with_extension("failed", failed)
         .retry_after(1)
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready as now};
+
+    use axum::{
+        body::{Body, to_bytes},
+        http::{Request, StatusCode},
+    };
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    type Answer = Result<(), &'static str>;
+
+    async fn get(health: Health, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = health.routes().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1024).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn without_checks_it_is_alive_and_ready() {
+        for (path, state) in [
+            ("/healthz", "alive"),
+            ("/healthz/live", "alive"),
+            ("/readyz", "ready"),
+            ("/healthz/ready", "ready"),
+        ] {
+            let (status, body) = get(Health::new(), path).await;
+            assert_eq!(status, StatusCode::OK, "{path}");
+            assert_eq!(body, format!(r#"{{"status":"{state}"}}"#), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_dependency_is_named_and_its_error_is_not_shown() {
+        let health = Health::new()
+            .ready("kafka", || now(Answer::Ok(())))
+            .ready("valkey", || now(Answer::Err("redis://me:hunter2@valkey")));
+        let (status, body) = get(health, "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            body,
+            r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"not ready: valkey","extensions":{"failed":["valkey"]}}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn dependencies_that_do_not_answer_fail_together_at_the_timeout() {
+        let mut health = Health::new()
+            .ready("kafka", pending::<Answer>)
+            .ready("valkey", pending::<Answer>);
+        assert_eq!(health.timeout, Duration::from_secs(2));
+        health.timeout = Duration::from_millis(10);
+        let (status, body) = get(health, "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("not ready: kafka, valkey"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_dependency_has_no_say_in_whether_it_is_alive() {
+        let health = Health::new().ready("kafka", || now(Answer::Err("away")));
+        assert_eq!(get(health, "/healthz").await.0, StatusCode::OK);
+        let health = Health::new().alive("loop", || now(Answer::Err("stuck")));
+        let (status, body) = get(health, "/healthz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("not alive: loop"), "{body}");
+    }
 }

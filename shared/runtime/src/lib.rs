@@ -36,6 +36,7 @@ mod app;
 mod entry;
 mod env;
 mod health;
+mod lambda;
 mod measure;
 mod problem;
 mod process;

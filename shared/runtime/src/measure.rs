@@ -190,3 +190,39 @@ fn label(method: &Method) -> &'static str {
         _ => OTHER,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry;
+
+    #[test]
+    fn made_up_methods_share_one_label() {
+        assert_eq!(label(&Method::POST), "POST");
+        assert_eq!(label(&Method::from_bytes(b"BREW").unwrap()), OTHER);
+        assert_eq!(label(&Method::from_bytes(b"STIR").unwrap()), OTHER);
+    }
+
+    /// At 50,000 requests a second and 2 cores a request has 40 microseconds. The bound leaves
+    /// room for a debug build on a busy machine; a release build takes a tenth of one.
+    #[test]
+    fn recording_a_request_costs_less_than_ten_microseconds() {
+        telemetry::install_recorder();
+        let histograms = MeasureLayer::new("cost").histograms;
+        let requests = 100_000_u32;
+        let started = Instant::now();
+        for n in 0..requests {
+            let status = if n % 10 == 0 { 400 } else { 204 };
+            let status = StatusCode::from_u16(status).unwrap();
+            histograms.record("/api/v1/events", "POST", status, Duration::from_micros(90));
+        }
+        let each = started.elapsed() / requests;
+        println!("{each:?} a request");
+        assert!(each < Duration::from_micros(10), "{each:?}");
+        let text = telemetry::render("cost");
+        let count = format!(
+            "{DURATION}_count{{function=\"cost\",method=\"POST\",route=\"/api/v1/events\",status=\"400\"}} 10000"
+        );
+        assert!(text.contains(&count), "{text}");
+    }
+}

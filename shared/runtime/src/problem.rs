@@ -245,3 +245,65 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!(panic = message, "a handler panicked");
     Problem::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[test]
+    fn members_that_say_nothing_are_left_out() {
+        for (problem, sent) in [
+            (
+                Problem::bad_request("no events"),
+                r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"no events"}"#,
+            ),
+            (
+                Problem::not_found(""),
+                r#"{"type":"about:blank","title":"Not Found","status":404}"#,
+            ),
+            (
+                Problem::internal().with_detail("the password is hunter2"),
+                r#"{"type":"about:blank","title":"Internal Server Error","status":500}"#,
+            ),
+            (
+                Problem::conflict("taken").with_instance("urn:request:7"),
+                r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"taken","instance":"urn:request:7"}"#,
+            ),
+        ] {
+            assert_eq!(problem.to_json(), sent);
+        }
+    }
+
+    #[test]
+    fn every_validation_error_names_its_field_and_index() {
+        let problem = Problem::bad_request("2 events are not valid")
+            .with_error("required", "id is empty", Some("id"), Some(0))
+            .with_error("syntax", "is no event", None, Some(3))
+            .with_extension("accepted", 0);
+        let body: Value = serde_json::from_str(&problem.to_json()).unwrap();
+        assert_eq!(
+            body["extensions"],
+            json!({
+                "validationErrors": [
+                    {"code": "required", "message": "id is empty", "field": "id", "index": 0},
+                    {"code": "syntax", "message": "is no event", "index": 3},
+                ],
+                "accepted": 0,
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn the_answer_carries_status_content_type_and_retry_after() {
+        let problem = Problem::unavailable("kafka is away").retry_after(3);
+        let sent = problem.to_json();
+        let response = problem.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(response.headers()[RETRY_AFTER], "3");
+        let body = to_bytes(response.into_body(), 1024).await.unwrap();
+        assert_eq!(body, sent);
+    }
+}

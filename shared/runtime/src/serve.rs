@@ -3,7 +3,7 @@
 //! Which one is decided here and nowhere else. Lambda freezes the process once it has the
 //! answer, so there nothing runs beside the requests: no Kafka loop, no upkeep, no last act.
 
-use std::{future::Future, net::Ipv4Addr, num::NonZeroU16, pin::pin, time::Duration};
+use std::{future::Future, net::Ipv4Addr, pin::pin, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use axum::serve::ListenerExt as _;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     App, Env, Setting,
     app::{self, Hook, PullLoop},
+    lambda,
     telemetry::{self, LogFilter},
 };
 
@@ -74,17 +75,16 @@ impl Trigger {
 
 /// The settings that every function has. [`Env::finish`] reads them into its report.
 pub(crate) struct Settings {
-    port: NonZeroU16,
+    port: u16,
     trigger: Trigger,
     drain_timeout: Duration,
 }
 
 impl Settings {
     pub(crate) fn read(env: &Env) -> Self {
-        let default_port = NonZeroU16::new(8080).expect("8080 is not zero");
         LogFilter::from_env(env);
         Self {
-            port: env.or("PORT", default_port, "port to listen on; set by Knative"),
+            port: env.or("PORT", 8080, "port to listen on; set by Knative"),
             trigger: Trigger::from_env(env),
             drain_timeout: env.or(
                 "OPENMETER_DRAIN_TIMEOUT",
@@ -95,8 +95,10 @@ impl Settings {
     }
 }
 
-/// Says whether this process runs on AWS Lambda. Only there a function mounts `/events`, where
-/// events that are no HTTP requests arrive as they are.
+/// Says whether this process runs on AWS Lambda. Only there a function mounts `POST /events`,
+/// where events that are no HTTP requests arrive as they are. An answer other than 2xx has Lambda
+/// deliver such an event again. A batch from Kafka has up to 6 MB, more than axum's default body
+/// limit.
 pub fn on_lambda() -> bool {
     std::env::var_os(LAMBDA).is_some()
 }
@@ -107,7 +109,11 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
     let settings = Settings::read(&env);
     if settings.trigger == Trigger::Kafka {
         if on_lambda() {
-            env.mistake("OPENMETER_TRIGGER", "kafka does not work on Lambda, which freezes the process between requests; use an event source mapping");
+            // Lambda freezes the process between requests, so a consumer would lose its place.
+            env.mistake(
+                "OPENMETER_TRIGGER",
+                "cannot be kafka on Lambda: use an event source mapping",
+            );
         } else if app.pull.is_none() {
             env.mistake(
                 "OPENMETER_TRIGGER",
@@ -119,21 +125,18 @@ pub async fn serve(app: App) -> anyhow::Result<()> {
 
     if on_lambda() {
         tracing::info!(host = "lambda", "serving");
-        return lambda_http::run(app.into_router())
-            .await
-            .map_err(anyhow::Error::from_boxed)
-            .context("serve on lambda");
+        return lambda::run(app.into_router()).await;
     }
 
     // Before the port is open, so that no SIGTERM can find the default handler.
     let shutdown = shutdown_signal()?;
-    let address = (Ipv4Addr::UNSPECIFIED, settings.port.get());
+    let address = (Ipv4Addr::UNSPECIFIED, settings.port);
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listen on port {}", settings.port))?;
     tracing::info!(
         host = "http",
-        port = settings.port,
+        address = %listener.local_addr().context("read the listener's address")?,
         trigger = settings.trigger.show(),
         "serving"
     );

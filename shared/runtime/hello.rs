@@ -6,7 +6,7 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use runtime::{App, CancellationToken, Env, Secret};
+use runtime::{App, CancellationToken, Env, Problem, Secret};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -21,7 +21,7 @@ async fn start() -> anyhow::Result<()> {
     let name = env.finish(|| Some(name))?;
     let routes = Router::new()
         .route("/", get(async move || format!("hello {name}")))
-        .route("/events", post(async |event: String| event));
+        .route("/events", post(take));
     let app = App::new("hello", routes)
         .pull(move |stop| pull(stop, fail))
         .on_shutdown(async || {
@@ -29,6 +29,13 @@ async fn start() -> anyhow::Result<()> {
             Ok(())
         });
     runtime::serve(app).await
+}
+
+async fn take(event: String) -> Result<String, Problem> {
+    if event.contains("later") {
+        return Err(Problem::unavailable("not now"));
+    }
+    Ok(event)
 }
 
 async fn pull(stop: CancellationToken, fail: bool) -> anyhow::Result<()> {
