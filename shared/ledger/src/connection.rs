@@ -1,6 +1,10 @@
 //! A connection to Valkey that knows our functions.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::{
     Client, ErrorKind, Pipeline, RedisError, Value,
@@ -62,13 +66,31 @@ impl From<RedisError> for LedgerError {
     }
 }
 
-const REGISTRY: &str = include_str!("registry.lua");
+/// A library of Valkey functions, under names that change with its code.
+#[derive(Clone)]
+struct Library {
+    version: String,
+    code: String,
+}
+
+impl Library {
+    fn new(code: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        code.hash(&mut hasher);
+        let version = format!("{:016x}", hasher.finish());
+        Self {
+            code: code.replace("VERSION", &version),
+            version,
+        }
+    }
+}
 
 /// A connection to Valkey. Cheap to clone; reconnects by itself.
 #[derive(Clone)]
 pub struct Ledger {
     connection: ConnectionManager,
     prefix: String,
+    registry: Arc<Library>,
 }
 
 impl Ledger {
@@ -82,6 +104,7 @@ impl Ledger {
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, settings)?,
             prefix: config.prefix.clone(),
+            registry: Arc::new(Library::new(include_str!("registry.lua"))),
         })
     }
 
@@ -110,6 +133,11 @@ impl Ledger {
         &self.prefix
     }
 
+    /// Returns the name under which Valkey knows the registry's function `name`.
+    pub(crate) fn function(&self, name: &str) -> String {
+        format!("{name}_{}", self.registry.version)
+    }
+
     /// Runs calls of our functions, and loads the functions first where Valkey
     /// lacks them (it is new, or came back empty). All calls must be idempotent.
     pub(crate) async fn call(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
@@ -128,7 +156,7 @@ impl Ledger {
 
     async fn load(&self) -> Result<(), LedgerError> {
         let mut load = redis::cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(REGISTRY);
+        load.arg("LOAD").arg("REPLACE").arg(&self.registry.code);
         let name: String = load.query_async(&mut self.connection.clone()).await?;
         tracing::info!(library = name, "loaded functions into valkey");
         Ok(())

@@ -129,7 +129,7 @@ impl Registry {
         for bucket in 0..BUCKETS {
             calls
                 .cmd("FCALL")
-                .arg("om_begin_refill_1")
+                .arg(self.ledger.function("om_begin_refill"))
                 .arg(1)
                 .arg(self.key(bucket, "refill"))
                 .arg(&progress.token);
@@ -144,7 +144,10 @@ impl Registry {
     async fn finish(&self, token: &str) -> Result<(), LedgerError> {
         let mut calls = Pipeline::new();
         for bucket in 0..BUCKETS {
-            calls.cmd("FCALL").arg("om_finish_refill_1").arg(2);
+            calls
+                .cmd("FCALL")
+                .arg(self.ledger.function("om_finish_refill"))
+                .arg(2);
             calls
                 .arg(self.key(bucket, "refill"))
                 .arg(self.key(bucket, "epoch"))

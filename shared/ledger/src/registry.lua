@@ -1,7 +1,7 @@
-#!lua name=openmeter_registry_1
+#!lua name=openmeter_registry_VERSION
 -- The identity registry's atomic steps. Internal: only the Rust beside this file
--- calls them. A change of contract takes a new library name, so that two versions
--- of the functions can run side by side during a rollout.
+-- calls them. VERSION is replaced by a hash of this file, so that during a rollout
+-- each version of a function calls its own.
 --
 -- Keys of one call share a hash tag (a bucket), so that each call is one step on
 -- one node of a cluster, and a node that lost its data loses its epochs with it.
@@ -82,6 +82,6 @@ local function finish_refill(keys, args)
     return 1
 end
 
-redis.register_function('om_register_1', register)
-redis.register_function('om_begin_refill_1', begin_refill)
-redis.register_function('om_finish_refill_1', finish_refill)
+redis.register_function('om_register_VERSION', register)
+redis.register_function('om_begin_refill_VERSION', begin_refill)
+redis.register_function('om_finish_refill_VERSION', finish_refill)

@@ -203,7 +203,7 @@ impl Registry {
             // A registration of nothing: it answers with the epoch, if it is still current.
             calls
                 .cmd("FCALL")
-                .arg("om_register_1")
+                .arg(self.ledger.function("om_register"))
                 .arg(1)
                 .arg(self.key(*bucket, "epoch"));
             calls.arg("trust").arg(0).arg(0);
@@ -231,7 +231,7 @@ impl Registry {
         for (bucket, places) in &groups {
             calls
                 .cmd("FCALL")
-                .arg("om_register_1")
+                .arg(self.ledger.function("om_register"))
                 .arg(places.len() + 1)
                 .arg(self.key(*bucket, "epoch"));
             for place in *places {

@@ -1,5 +1,7 @@
 //! The registry on a real Valkey (`OPENMETER_VALKEY_URL`, else the local one).
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     collections::HashMap,
     convert::Infallible,
