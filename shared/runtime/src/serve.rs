@@ -179,8 +179,8 @@ pub async fn run(
         () = shutdown => None,
         ended = &mut pull => Some(ended.and_then(|()| Err(anyhow!("ended before it was told to")))),
     };
-    stop.cancel();
     tracing::info!("stopping");
+    stop.cancel();
 
     let pull_has_ended = ended_early.is_some();
     let drain = async {
