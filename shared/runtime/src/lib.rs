@@ -8,6 +8,7 @@
 //! - [`Env`]: settings from the environment, with all mistakes in one report.
 //! - [`telemetry`]: JSON log lines and Prometheus metrics.
 //! - [`Health`]: `/healthz` and `/readyz`.
+//! - [`Meters`]: the meter definitions, read anew when their file changes.
 //! - [`Problem`]: error answers (RFC 9457).
 //!
 //! A function's `main.rs` is:
@@ -30,7 +31,7 @@
 //! }
 //! ```
 //!
-//! It knows nothing of events, meters, Kafka or any store.
+//! It knows nothing of Kafka or any store.
 
 mod app;
 mod entry;
@@ -38,6 +39,7 @@ mod env;
 mod health;
 mod lambda;
 mod measure;
+mod meters;
 mod problem;
 mod process;
 mod serve;
@@ -48,6 +50,7 @@ pub use app::App;
 pub use entry::main;
 pub use env::{ConfigError, Env, Mistake, Unset, Variable};
 pub use health::Health;
+pub use meters::{Meters, MetersError};
 pub use problem::Problem;
 pub use serve::{Trigger, on_lambda, run, serve};
 pub use setting::{ByteSize, Secret, Setting};
