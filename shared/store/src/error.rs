@@ -1,0 +1,167 @@
+//! What can go wrong with the store, and whether asking again can help.
+
+use std::time::Duration;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The server could not be reached, or the connection broke.
+    #[error("{what}: no connection to clickhouse")]
+    Unreachable {
+        /// What was asked.
+        what: &'static str,
+        /// What the connection said.
+        #[source]
+        source: clickhouse::error::Error,
+    },
+    /// No answer came in time. What was asked may have been done all the same.
+    #[error("{what}: no answer from clickhouse within {after:?}")]
+    TimedOut {
+        /// What was asked.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The server answered with an error.
+    #[error("{what}: clickhouse refused: {message}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// ClickHouse's number for the error; `None` if it gave none.
+        code: Option<u32>,
+        /// What it said.
+        message: String,
+    },
+    /// The answer is not what the schema promises.
+    #[error("{what}: unexpected answer from clickhouse")]
+    Unreadable {
+        /// What was asked.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Codes that blame the statement or its data: the same bytes fail again.
+/// Everything else (too many parts, memory, a table that is still to be made, a
+/// password that an operator corrects) can pass, and an event must outlive it.
+const PERMANENT: &[u32] = &[
+    6,   // CANNOT_PARSE_TEXT
+    16,  // NO_SUCH_COLUMN_IN_TABLE
+    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    32,  // ATTEMPT_TO_READ_AFTER_EOF
+    33,  // CANNOT_READ_ALL_DATA
+    36,  // BAD_ARGUMENTS
+    38,  // CANNOT_PARSE_DATE
+    41,  // CANNOT_PARSE_DATETIME
+    43,  // ILLEGAL_TYPE_OF_ARGUMENT
+    46,  // UNKNOWN_FUNCTION
+    47,  // UNKNOWN_IDENTIFIER
+    53,  // TYPE_MISMATCH
+    62,  // SYNTAX_ERROR
+    69,  // ARGUMENT_OUT_OF_BOUND
+    70,  // CANNOT_CONVERT_TYPE
+    72,  // CANNOT_PARSE_NUMBER
+    115, // UNKNOWN_SETTING
+    117, // INCORRECT_DATA
+    128, // TOO_LARGE_ARRAY_SIZE
+    131, // TOO_LARGE_STRING_SIZE
+    321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    407, // DECIMAL_OVERFLOW
+    469, // VIOLATED_CONSTRAINT
+    691, // UNKNOWN_ELEMENT_OF_ENUM
+];
+
+impl StoreError {
+    /// Returns whether the same request can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Refused { code, .. } => code.is_none_or(|code| !PERMANENT.contains(&code)),
+            Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Returns the error of doing `what`, which may take as long as `limit`.
+    pub(crate) fn of(what: &'static str, limit: Duration, error: clickhouse::error::Error) -> Self {
+        use clickhouse::error::Error;
+        match error {
+            source @ Error::Network(_) => Self::Unreachable { what, source },
+            Error::TimedOut => Self::TimedOut { what, after: limit },
+            Error::BadResponse(message) => Self::Refused {
+                what,
+                code: code_of(&message),
+                message,
+            },
+            source => Self::unreadable(what, source),
+        }
+    }
+
+    pub(crate) fn unreadable(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreadable {
+            what,
+            source: source.into(),
+        }
+    }
+
+    /// Returns ClickHouse's number for the error, if it was ClickHouse's.
+    pub(crate) fn code(&self) -> Option<u32> {
+        match self {
+            Self::Refused { code, .. } => *code,
+            _ => None,
+        }
+    }
+}
+
+/// Reads the number in `Code: 252. DB::Exception: ...`.
+fn code_of(message: &str) -> Option<u32> {
+    let (_, rest) = message.split_once("Code: ")?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clickhouse::error::Error;
+
+    use super::*;
+
+    fn refused(message: &str) -> StoreError {
+        StoreError::of("insert", Duration::ZERO, Error::BadResponse(message.into()))
+    }
+
+    #[test]
+    fn only_a_fault_of_statement_or_data_is_permanent() {
+        for (error, retryable) in [
+            (refused("Code: 252. DB::Exception: Too many parts"), true),
+            (
+                refused("Code: 241. DB::Exception: Memory limit exceeded"),
+                true,
+            ),
+            (refused("Code: 60. DB::Exception: Unknown table"), true),
+            (refused("503 Service Unavailable"), true),
+            (refused("Code: 117. DB::Exception: Incorrect data"), false),
+            (refused("Code: 62. DB::Exception: Syntax error"), false),
+            (
+                StoreError::of("insert", Duration::ZERO, Error::Network("gone".into())),
+                true,
+            ),
+            (
+                StoreError::of("insert", Duration::ZERO, Error::TimedOut),
+                true,
+            ),
+            (
+                StoreError::of("query", Duration::ZERO, Error::NotEnoughData),
+                false,
+            ),
+        ] {
+            assert_eq!(error.is_retryable(), retryable, "{error}");
+        }
+    }
+}
