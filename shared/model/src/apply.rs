@@ -1,6 +1,6 @@
 //! What one event adds to each meter: the value and the groups, or why not.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ use crate::{
 
 /// What one event adds to one meter.
 #[derive(Clone, Debug)]
-pub struct Usage<'a> {
+pub struct Usage {
     /// The meter.
-    pub meter: &'a Meter,
+    pub meter: Arc<Meter>,
     /// The value: 1 for COUNT and UNIQUE_COUNT.
     pub value: Decimal,
     /// UNIQUE_COUNT's value as text; empty for all others.
@@ -102,14 +102,14 @@ impl fmt::Display for Invalid {
 
 /// What an event adds to all meters, and what it fails to add.
 #[derive(Clone, Debug, Default)]
-pub struct Applied<'a> {
+pub struct Applied {
     /// One entry a meter that takes the event.
-    pub usage: Vec<Usage<'a>>,
+    pub usage: Vec<Usage>,
     /// One entry a reason, without repetition.
     pub invalid: Vec<Invalid>,
 }
 
-impl Applied<'_> {
+impl Applied {
     /// Returns the validation error that is kept with the event; `None` if it has none.
     pub fn error(&self) -> Option<String> {
         let texts: Vec<_> = self.invalid.iter().map(Invalid::to_string).collect();
@@ -122,7 +122,7 @@ const END_OF_TIME: i64 = 10_413_792_000;
 
 impl Catalog {
     /// Returns what `event`, whose parsed data is `payload`, adds to each meter.
-    pub fn apply(&self, event: &UsageEvent, payload: &Payload) -> Applied<'_> {
+    pub fn apply(&self, event: &UsageEvent, payload: &Payload) -> Applied {
         let mut applied = Applied::default();
         let mut meters = self.of_event_type(&event.event_type).peekable();
         if meters.peek().is_none() {
@@ -162,7 +162,7 @@ fn unusable(event: &UsageEvent, payload: &Payload) -> Option<Invalid> {
 
 impl Meter {
     /// Returns what an event with this data adds to this meter.
-    pub fn apply(&self, payload: &Payload) -> Result<Usage<'_>, Invalid> {
+    pub fn apply(self: &Arc<Self>, payload: &Payload) -> Result<Usage, Invalid> {
         let data = match payload {
             Payload::Json(data) => Some(data),
             Payload::Absent => None,
@@ -170,7 +170,7 @@ impl Meter {
         };
         let (value, text) = self.value(data)?;
         Ok(Usage {
-            meter: self,
+            meter: self.clone(),
             value,
             text,
             groups: self.groups(data),

@@ -1,6 +1,6 @@
 //! The meters in force, read from YAML in the seed's format and checked whole.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use regex::Regex;
 use serde_yaml_ng::{Mapping, Value};
@@ -17,7 +17,7 @@ const OWN_EVENT_TYPES: &str = r"^io\.openmeter\.";
 /// All meters of a deployment, with the meters of each event type at hand.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    meters: Vec<Meter>,
+    meters: Vec<Arc<Meter>>,
     by_event_type: HashMap<String, OfType>,
 }
 
@@ -70,6 +70,7 @@ impl Catalog {
     }
 
     fn new(meters: Vec<Meter>) -> Self {
+        let meters: Vec<_> = meters.into_iter().map(Arc::new).collect();
         let mut by_event_type: HashMap<String, OfType> = HashMap::new();
         for (place, meter) in meters.iter().enumerate() {
             by_event_type
@@ -79,7 +80,7 @@ impl Catalog {
                 .push(place);
         }
         for of_type in by_event_type.values_mut() {
-            of_type.definitions = fingerprint(of_type.meters.iter().map(|place| &meters[*place]));
+            of_type.definitions = fingerprint(of_type.meters.iter().map(|place| &*meters[*place]));
         }
         Self {
             meters,
@@ -88,17 +89,17 @@ impl Catalog {
     }
 
     /// Returns all meters, in the order of their definition.
-    pub fn meters(&self) -> &[Meter] {
+    pub fn meters(&self) -> &[Arc<Meter>] {
         &self.meters
     }
 
     /// Returns the meter called `slug`.
-    pub fn meter(&self, slug: &str) -> Option<&Meter> {
+    pub fn meter(&self, slug: &str) -> Option<&Arc<Meter>> {
         self.meters.iter().find(|meter| meter.slug == slug)
     }
 
     /// Returns the meters that take events of this type.
-    pub fn of_event_type(&self, event_type: &str) -> impl Iterator<Item = &Meter> {
+    pub fn of_event_type(&self, event_type: &str) -> impl Iterator<Item = &Arc<Meter>> {
         let places = self
             .by_event_type
             .get(event_type)
