@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -50,8 +51,8 @@ macro_rules! functions {
             chdb_query_with_params_n: Start,
             chdb_stream_query_with_params_n: Start,
             chdb_stream_insert_with_params_n: Start,
-            /// Last, so that it is unloaded after everything else.
-            _library: Library,
+            /// Never unloaded: the engine's threads may outlive every handle to it.
+            _library: ManuallyDrop<Library>,
         }
 
         impl Functions {
@@ -67,7 +68,7 @@ macro_rules! functions {
                     chdb_stream_query_with_params_n: unsafe { *library.get("chdb_stream_query_with_params_n")? },
                     // SAFETY: as above.
                     chdb_stream_insert_with_params_n: unsafe { *library.get("chdb_stream_insert_with_params_n")? },
-                    _library: library,
+                    _library: ManuallyDrop::new(library),
                 })
             }
         }
@@ -132,10 +133,11 @@ impl Chdb {
         })
     }
 
-    /// Stops every thread of the engine; false if a connection is still open.
-    pub fn shut_down(&self) -> bool {
+    /// Stops what can be stopped of the engine's threads, for the end of the
+    /// process. Its answer is left out: 26.7.3 says no even when it was idle.
+    pub fn shut_down(&self) {
         // SAFETY: has no precondition; with a connection open it does nothing.
-        unsafe { (self.functions.chdb_shutdown)() == 0 }
+        unsafe { (self.functions.chdb_shutdown)() };
     }
 }
 

@@ -130,9 +130,7 @@ impl Engine {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
-        if !self.shared.chdb.shut_down() {
-            tracing::warn!("the engine was still at work when the process ended");
-        }
+        self.shared.chdb.shut_down();
     }
 }
 

@@ -48,12 +48,11 @@ impl Exception {
     /// The status that ClickHouse answers for this code.
     pub fn status(&self) -> StatusCode {
         match self.code {
-            // Parsing: numbers, dates, quotes, types, arguments, tuples, formats.
-            6 | 26 | 27 | 33 | 34 | 36 | 38 | 41 | 42 | 43 | 44 | 47 | 53 | 62 | 63 | 69 | 70
-            | 72 | 73 | 117 | 130 | 131 | 271 | 379 | 386 | 400 | 427 | 441 | 456 | 457 | 467
-            | 675 => StatusCode::BAD_REQUEST,
-            // A table, database, function, setting or column that is not there.
-            16 | 46 | 50 | 56 | 60 | 78 | 81 | 107 | 115 | 141 => StatusCode::NOT_FOUND,
+            // Text, numbers, dates, types, arguments and syntax that cannot be read.
+            6 | 25 | 26 | 27 | 33 | 34 | 36 | 38 | 41 | 42 | 43 | 44 | 53 | 62 | 69 | 70 | 72
+            | 117 | 130 | 131 | 271 | 321 | 386 | 441 | 456 | 457 | 467 => StatusCode::BAD_REQUEST,
+            // A column, table, database, function, type, format or setting that is not there.
+            16 | 46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 336 => StatusCode::NOT_FOUND,
             159 => StatusCode::REQUEST_TIMEOUT,
             192 | 193 | 497 | AUTHENTICATION_FAILED => StatusCode::FORBIDDEN,
             194 => StatusCode::UNAUTHORIZED,
