@@ -29,12 +29,8 @@ pub struct Claim {
 pub enum Verdict {
     /// It is counted, at its own time.
     First,
-    /// It says what the winner says: counted already, at the winner's time
-    /// (microseconds since 1970).
-    Repeat {
-        /// The winner's time.
-        time: i64,
-    },
+    /// It says what the winner says, which is counted already, at the winner's time.
+    Repeat,
     /// It bears the winner's identity and says something else: it adds to nothing.
     Conflict,
 }
@@ -52,11 +48,10 @@ impl Claim {
     pub fn against(&self, winner: &Seen) -> Verdict {
         if winner.content != self.seen.content {
             Verdict::Conflict
-        } else if winner.time == self.seen.time {
-            // The winner itself, or a repeat that writes the very same row.
+        } else if winner == &self.seen {
             Verdict::First
         } else {
-            Verdict::Repeat { time: winner.time }
+            Verdict::Repeat
         }
     }
 
@@ -104,11 +99,9 @@ mod tests {
     #[test]
     fn the_first_wins_and_the_rest_repeat_or_conflict() {
         let winner = seen(10, 0, 1);
-        assert_eq!(claim(10, 5, 1).against(&winner), Verdict::First);
-        assert_eq!(
-            claim(20, 5, 1).against(&winner),
-            Verdict::Repeat { time: 10 }
-        );
+        assert_eq!(claim(10, 0, 1).against(&winner), Verdict::First);
+        assert_eq!(claim(10, 5, 1).against(&winner), Verdict::Repeat);
+        assert_eq!(claim(20, 5, 1).against(&winner), Verdict::Repeat);
         assert_eq!(claim(10, 5, 2).against(&winner), Verdict::Conflict);
     }
 
