@@ -1,1 +1,33 @@
-//! stream: to be written.
+//! CloudEvents in motion: over HTTP and over Kafka.
+//!
+//! Layout:
+//! - [`CloudEvent`]: one event between HTTP and Kafka, its data's bytes untouched
+//! - [`http`]: CloudEvents in requests: binary, structured and batch mode
+//! - [`kafka`]: CloudEvents in records, and records into [`model::UsageEvent`]
+//! - [`Producer`]: sends, and says so only when it is durable
+//! - [`Consumer`], [`Batch`]: a member of a consumer group that takes records by the thousand
+//! - [`create_topics`]: topics, where they are absent
+//! - [`KafkaConfig`]: brokers, topics and credentials, read from variables
+//!
+//! Only this crate knows the SDK of CloudEvents and librdkafka. It knows neither
+//! meters nor what an event is counted for.
+
+mod attributes;
+mod client;
+mod config;
+mod consumer;
+mod error;
+mod event;
+pub mod http;
+mod json;
+pub mod kafka;
+mod producer;
+mod topics;
+
+pub use config::{KafkaConfig, Password, Sasl, SaslMechanism, SecurityProtocol, Variable};
+pub use consumer::{Batch, BatchLimits, Committed, ConsumeError, Consumer};
+pub use error::{DecodeError, KafkaFault};
+pub use event::CloudEvent;
+pub use kafka::{DeadRecord, Record};
+pub use producer::{ProduceError, Producer};
+pub use topics::{TopicError, create_topics};

@@ -1,0 +1,65 @@
+//! What is wrong with something that claims to be a CloudEvent.
+
+use std::{borrow::Cow, fmt};
+
+/// Why an event was refused: which one, which attribute, and what is wrong with it.
+///
+/// It never quotes the event, so it may be logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodeError {
+    /// Place in its batch, from 0; `None` outside a batch and for the batch as a whole.
+    pub index: Option<usize>,
+    /// Attribute that is wrong; `None` for the event as a whole.
+    pub field: Option<Cow<'static, str>>,
+    /// What is wrong, in words for the sender.
+    pub reason: Cow<'static, str>,
+}
+
+impl DecodeError {
+    /// Returns an error about an event, or a batch, as a whole.
+    pub fn whole(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            index: None,
+            field: None,
+            reason: reason.into(),
+        }
+    }
+
+    /// Returns an error about one attribute.
+    pub fn field(
+        field: impl Into<Cow<'static, str>>,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            index: None,
+            field: Some(field.into()),
+            reason: reason.into(),
+        }
+    }
+
+    /// Says which event of a batch it is.
+    #[must_use]
+    pub fn at(mut self, index: usize) -> Self {
+        self.index = Some(index);
+        self
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(index) = self.index {
+            write!(f, "event {index}: ")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "{field} ")?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// What Kafka's client says of its own failure. Its type stays in this crate.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct KafkaFault(pub(crate) rdkafka::error::KafkaError);

@@ -1,0 +1,247 @@
+//! CloudEvents in HTTP requests: binary, structured and batch mode.
+//!
+//! The decoders are our own. The SDK's take empty ids, do not decode percent
+//! signs, parse JSON data and know no batch. They do no I/O: whoever reads the
+//! request limits its body.
+
+use std::borrow::Cow;
+
+use cloudevents::Data;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_TYPE, InvalidHeaderValue},
+};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+
+use crate::{
+    CloudEvent, DecodeError,
+    attributes::{Attributes, Value},
+    json,
+};
+
+/// One event in JSON format.
+pub const STRUCTURED: &str = "application/cloudevents+json";
+/// An array of events in JSON format.
+pub const BATCH: &str = "application/cloudevents-batch+json";
+
+const PREFIX: &str = "ce-";
+
+/// What CloudEvents has encoded in header values: white space, the quote, the percent
+/// sign and everything that is not visible ASCII.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Why a request as a whole was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Neither `ce-` headers nor a content type of CloudEvents.
+    #[error("the content type is not one of CloudEvents, and there are no ce- headers")]
+    ContentType,
+    /// One event is larger than the limit.
+    #[error("{}the event has {size} bytes, more than {limit}", at(*.index))]
+    TooLarge {
+        /// Place in the batch.
+        index: Option<usize>,
+        /// Bytes of the event's data or JSON text.
+        size: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+    /// The body cannot be taken apart into events.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+}
+
+fn at(index: Option<usize>) -> String {
+    index.map_or_else(String::new, |index| format!("event {index}: "))
+}
+
+/// The events of a request, each judged by itself, so that every mistake in a
+/// batch can be named.
+pub type Events = Vec<Result<CloudEvent, DecodeError>>;
+
+/// How a request says that it carries events.
+enum Mode {
+    Binary,
+    Structured,
+    Batch,
+}
+
+/// Decodes a request in whichever mode it is. No event may have more bytes than `limit`.
+pub fn decode(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Events, Refused> {
+    match mode(headers).ok_or(Refused::ContentType)? {
+        Mode::Binary => {
+            check_size(None, body.len(), limit)?;
+            Ok(vec![decode_binary(headers, body)])
+        }
+        Mode::Structured => decode_object(body, limit),
+        Mode::Batch => decode_array(body, limit),
+    }
+}
+
+/// Decodes a request that must carry exactly one event: what Knative delivers.
+pub fn decode_one(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Refused> {
+    match mode(headers).ok_or(Refused::ContentType)? {
+        Mode::Binary => Ok(decode_binary(headers, body)?),
+        Mode::Structured => Ok(decode_text(utf8(body)?)?),
+        Mode::Batch => Err(DecodeError::whole("a batch is not accepted here").into()),
+    }
+}
+
+/// Decodes a body of JSON that does not say what it is: an event, or an array of them.
+pub fn decode_json(body: &[u8], limit: usize) -> Result<Events, Refused> {
+    match json::first_byte(utf8(body)?) {
+        Some(b'[') => decode_array(body, limit),
+        _ => decode_object(body, limit),
+    }
+}
+
+/// Returns whether headers carry a CloudEvent in binary mode, or try to.
+pub fn is_binary(headers: &HeaderMap) -> bool {
+    matches!(mode(headers), Some(Mode::Binary))
+}
+
+/// Encodes an event in binary mode: headers and body.
+///
+/// An extension whose name is not one that HTTP allows cannot be sent, which is the
+/// error; an event that was decoded has none.
+pub fn encode(event: &CloudEvent) -> Result<(HeaderMap, Vec<u8>), EncodeError> {
+    let mut headers = HeaderMap::with_capacity(12);
+    let mut failed = None;
+    event.each_attribute(|name, text| {
+        let added = match name {
+            "datacontenttype" => HeaderValue::from_str(text)
+                .map_err(EncodeError::from)
+                .map(|value| headers.insert(CONTENT_TYPE, value)),
+            _ => encode_header(name, text).map(|(name, value)| headers.insert(name, value)),
+        };
+        if let Err(error) = added {
+            failed.get_or_insert(error);
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok((headers, event.data().unwrap_or_default().to_vec())),
+    }
+}
+
+/// An attribute that no HTTP header can carry.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Its name cannot be part of a header's name.
+    #[error("an attribute's name cannot be a header")]
+    Name(#[from] http::header::InvalidHeaderName),
+    /// Its value cannot be a header's value.
+    #[error("an attribute's value cannot be a header")]
+    Value(#[from] InvalidHeaderValue),
+}
+
+fn encode_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), EncodeError> {
+    let name = HeaderName::from_bytes(format!("{PREFIX}{name}").as_bytes())?;
+    let value: Cow<'_, str> = utf8_percent_encode(text, ENCODED).into();
+    Ok((name, HeaderValue::from_str(&value)?))
+}
+
+fn mode(headers: &HeaderMap) -> Option<Mode> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+    match essence {
+        Some(essence) if essence.eq_ignore_ascii_case(STRUCTURED) => Some(Mode::Structured),
+        Some(essence) if essence.eq_ignore_ascii_case(BATCH) => Some(Mode::Batch),
+        // Another format of events: the headers are not the event.
+        Some(essence) if is_events(essence) => None,
+        _ => headers
+            .keys()
+            .any(|name| name.as_str().starts_with(PREFIX))
+            .then_some(Mode::Binary),
+    }
+}
+
+fn is_events(essence: &str) -> bool {
+    let prefix = "application/cloudevents";
+    essence
+        .get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+fn check_size(index: Option<usize>, size: usize, limit: usize) -> Result<(), Refused> {
+    if size > limit {
+        return Err(Refused::TooLarge { index, size, limit });
+    }
+    Ok(())
+}
+
+fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
+    std::str::from_utf8(body).map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))
+}
+
+fn decode_object(body: &[u8], limit: usize) -> Result<Events, Refused> {
+    check_size(None, body.len(), limit)?;
+    Ok(vec![decode_text(utf8(body)?)])
+}
+
+fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
+    let elements = json::elements(utf8(body)?)?;
+    let mut events = Vec::with_capacity(elements.len());
+    for (index, text) in elements.into_iter().enumerate() {
+        check_size(Some(index), text.len(), limit)?;
+        events.push(decode_text(text).map_err(|error| error.at(index)));
+    }
+    Ok(events)
+}
+
+fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {
+    let (checked, data) = json::decode(text)?;
+    Ok(CloudEvent::from_checked(checked, data))
+}
+
+fn decode_binary(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, DecodeError> {
+    let mut attributes = Attributes::default();
+    for (name, value) in headers {
+        if name == CONTENT_TYPE {
+            let text = value
+                .to_str()
+                .map_err(|_| DecodeError::field("datacontenttype", "is not a media type"))?;
+            attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
+        } else if let Some(name) = name.as_str().strip_prefix(PREFIX) {
+            if name == "datacontenttype" {
+                let reason = "is the header content-type in binary mode";
+                return Err(DecodeError::field("datacontenttype", reason));
+            }
+            let text = decode_header(value.as_bytes())
+                .ok_or_else(|| DecodeError::field(name.to_owned(), "is not UTF-8"))?;
+            attributes.insert(name.into(), Value::Text(text))?;
+        }
+    }
+    let data = (!body.is_empty()).then(|| Data::Binary(body.to_vec()));
+    Ok(CloudEvent::from_checked(attributes.check()?, data))
+}
+
+/// Takes a header's value out of its quotes, then undoes percent signs, once.
+///
+/// A sign that no two hex digits follow stays: Knative sends values as they are.
+fn decode_header(value: &[u8]) -> Option<Cow<'_, str>> {
+    match unquote(value) {
+        Some(unquoted) => {
+            let decoded: Cow<'_, [u8]> = percent_decode(&unquoted).into();
+            String::from_utf8(decoded.into_owned()).ok().map(Cow::Owned)
+        }
+        None => percent_decode(value).decode_utf8().ok(),
+    }
+}
+
+/// Returns what a quoted string of RFC 9110 says, `None` for anything else.
+fn unquote(value: &[u8]) -> Option<Vec<u8>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let mut text = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => return None,
+            b'\\' => text.push(*bytes.next()?),
+            _ => text.push(byte),
+        }
+    }
+    Some(text)
+}

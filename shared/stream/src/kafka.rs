@@ -1,0 +1,172 @@
+//! CloudEvents in Kafka records, and records into the words of metering.
+//!
+//! Written in binary mode: attributes in headers `ce_*`, the content type in
+//! `content-type`, data as the value, and as the key the event's identity, so that
+//! one partition orders its deliveries. Read in binary and structured mode. Nothing
+//! here connects to Kafka.
+
+use std::collections::BTreeMap;
+
+use cloudevents::Data;
+use jiff::Timestamp;
+use model::UsageEvent;
+use rdkafka::message::OwnedHeaders;
+
+use crate::{
+    CloudEvent, DecodeError,
+    attributes::{Attributes, Checked, INGESTED_AT, Value, parse_time},
+    http::STRUCTURED,
+    json,
+};
+
+const PREFIX: &str = "ce_";
+const CONTENT_TYPE: &str = "content-type";
+
+/// A record as it is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Decides the partition.
+    pub key: Option<Vec<u8>>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The value; `None` is Kafka's null.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record that is no CloudEvent, as it was read, for the dead letter topic.
+#[derive(Debug)]
+pub struct DeadRecord {
+    /// Partition that it was read from.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub reason: DecodeError,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    // Kept as librdkafka holds them: their names need not be UTF-8.
+    pub(crate) headers: Option<OwnedHeaders>,
+}
+
+impl DeadRecord {
+    /// Returns the value.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref()
+    }
+}
+
+/// Encodes an event in binary mode.
+pub fn encode(event: &CloudEvent) -> Record {
+    let mut headers = Vec::with_capacity(10);
+    each_header(event, |name, text| {
+        headers.push((name.to_owned(), Some(text.as_bytes().to_vec())));
+    });
+    Record {
+        key: Some(event.identity().0.to_vec()),
+        headers,
+        value: event.data().map(<[u8]>::to_vec),
+    }
+}
+
+/// Calls `each` with the name and the value of every header of `event`.
+pub(crate) fn each_header(event: &CloudEvent, mut each: impl FnMut(&str, &str)) {
+    event.each_attribute(|name, text| match name {
+        // The names that nearly every event has need no string put together.
+        "specversion" => each("ce_specversion", text),
+        "id" => each("ce_id", text),
+        "source" => each("ce_source", text),
+        "type" => each("ce_type", text),
+        "subject" => each("ce_subject", text),
+        "time" => each("ce_time", text),
+        INGESTED_AT => each("ce_ingestedat", text),
+        "datacontenttype" => each(CONTENT_TYPE, text),
+        _ => each(&format!("{PREFIX}{name}"), text),
+    });
+}
+
+/// Decodes a record, in binary or structured mode.
+///
+/// `recorded_at` is the record's own time. It stands in where nobody says when the event
+/// was ingested, and that for the event's time where it has none.
+pub fn decode<'a>(
+    headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    value: Option<&'a [u8]>,
+    recorded_at: Timestamp,
+) -> Result<UsageEvent, DecodeError> {
+    let mut attributes = Attributes::default();
+    let mut content_type = None;
+    for (name, value) in headers {
+        // A null header says nothing, in whichever mode.
+        let Some(value) = value else { continue };
+        if let Some(name) = name.strip_prefix(PREFIX) {
+            if name == "datacontenttype" {
+                let reason = "is the header content-type in binary mode";
+                return Err(DecodeError::field("datacontenttype", reason));
+            }
+            let text = std::str::from_utf8(value)
+                .map_err(|_| DecodeError::field(name.to_owned(), "is not UTF-8"))?;
+            attributes.insert(name.into(), Value::Text(text.into()))?;
+        } else if name.eq_ignore_ascii_case(CONTENT_TYPE) {
+            let text = std::str::from_utf8(value)
+                .map_err(|_| DecodeError::field("datacontenttype", "is not UTF-8"))?;
+            if content_type.replace(text).is_some() {
+                return Err(DecodeError::field("datacontenttype", "is given twice"));
+            }
+        }
+    }
+    if let Some(text) = content_type {
+        let essence = text.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case(STRUCTURED) {
+            return decode_structured(value, recorded_at);
+        }
+        attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
+    }
+    let data = value.map(<[u8]>::to_vec);
+    Ok(usage_event(attributes.check()?, data, recorded_at))
+}
+
+fn decode_structured(
+    value: Option<&[u8]>,
+    recorded_at: Timestamp,
+) -> Result<UsageEvent, DecodeError> {
+    let text = std::str::from_utf8(value.unwrap_or_default())
+        .map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))?;
+    let (checked, data) = json::decode(text)?;
+    let data = data.map(|data| match data {
+        Data::Binary(bytes) => bytes,
+        Data::String(text) => text.into_bytes(),
+        Data::Json(value) => value.to_string().into_bytes(),
+    });
+    Ok(usage_event(checked, data, recorded_at))
+}
+
+fn usage_event(checked: Checked<'_>, data: Option<Vec<u8>>, recorded_at: Timestamp) -> UsageEvent {
+    let mut attributes = BTreeMap::new();
+    let mut ingested_at = recorded_at;
+    if let Some(content_type) = checked.data_content_type {
+        attributes.insert("datacontenttype".to_owned(), content_type.into_owned());
+    }
+    if let Some(schema) = checked.data_schema {
+        attributes.insert("dataschema".to_owned(), schema.into());
+    }
+    for (name, value) in checked.extensions {
+        if name == INGESTED_AT
+            && let Value::Text(text) = &value
+            && let Some(time) = parse_time(text)
+        {
+            ingested_at = time;
+            continue;
+        }
+        attributes.insert(name.into_owned(), value.into_text());
+    }
+    UsageEvent {
+        id: checked.id.into_owned(),
+        source: checked.source.into_owned(),
+        event_type: checked.event_type.into_owned(),
+        subject: checked.subject.map(Into::into),
+        time: checked.time.unwrap_or(ingested_at),
+        ingested_at,
+        data,
+        attributes,
+    }
+}

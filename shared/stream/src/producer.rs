@@ -1,0 +1,339 @@
+//! Sends events to Kafka and answers when they are durable.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    CloudEvent, DeadRecord, KafkaConfig, KafkaFault, Record,
+    client::{self, MAX_RECORD_BYTES},
+    kafka::each_header,
+};
+
+/// What a record costs beside its bytes: librdkafka's own structures and headers.
+const RECORD_OVERHEAD: usize = 1024;
+
+/// How many records are queued before other requests get a turn on this thread.
+const TURN: usize = 512;
+
+/// Why events are not known to be durable. Some of them may be: sending all again is
+/// harmless, since their identities stay.
+#[derive(Debug, thiserror::Error)]
+pub enum ProduceError {
+    /// More is under way than the budget allows.
+    #[error("too much is under way to kafka")]
+    Busy,
+    /// Kafka did not confirm in time.
+    #[error("kafka did not confirm in time")]
+    Unavailable(#[source] KafkaFault),
+    /// A record is larger than Kafka takes.
+    #[error("a record is larger than kafka takes")]
+    TooLarge,
+    /// The client cannot be made: a setting is wrong.
+    #[error("the kafka client cannot be made")]
+    Connect(#[source] KafkaFault),
+}
+
+impl ProduceError {
+    /// Returns whether sending the same again can succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy | Self::Unavailable(_) => true,
+            Self::TooLarge | Self::Connect(_) => false,
+        }
+    }
+}
+
+/// A handle to one connection to Kafka; a clone is the same connection.
+#[derive(Clone)]
+pub struct Producer {
+    client: ThreadedProducer<Context>,
+    topic: Arc<str>,
+    // Bytes that may be under way. librdkafka has a limit of its own, but reaching it fails a
+    // batch half way.
+    budget: Arc<Semaphore>,
+    budget_bytes: usize,
+}
+
+impl Producer {
+    /// Returns a producer for the topic of `config` that has at most `budget_bytes` under
+    /// way. It connects by itself: a Kafka that is away is no error here.
+    pub fn connect(config: &KafkaConfig, budget_bytes: usize) -> Result<Self, ProduceError> {
+        let budget_bytes = budget_bytes.clamp(1, u32::MAX as usize >> 1);
+        let mut settings = client::settings(config);
+        settings
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("compression.type", "lz4")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", config.linger.as_millis().to_string())
+            .set(
+                "message.timeout.ms",
+                config.delivery_timeout.as_millis().to_string(),
+            )
+            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
+            // Twice the budget, and no count: only the budget ever says no.
+            .set("queue.buffering.max.messages", "0")
+            .set(
+                "queue.buffering.max.kbytes",
+                (budget_bytes / 512 + 4096).to_string(),
+            );
+        let client = ThreadedProducer::from_config_and_context(&settings, Context)
+            .map_err(|error| ProduceError::Connect(KafkaFault(error)))?;
+        Ok(Self {
+            client,
+            topic: config.topic.as_str().into(),
+            budget: Arc::new(Semaphore::new(budget_bytes)),
+            budget_bytes,
+        })
+    }
+
+    /// Sends events and returns when all of them are durable.
+    pub async fn send(&self, events: Vec<CloudEvent>) -> Result<(), ProduceError> {
+        let bytes = events
+            .iter()
+            .map(|event| RECORD_OVERHEAD + event.size())
+            .sum();
+        let delivery = Delivery::of(events.len(), self.reserve(bytes)?);
+        let mut queued = Ok(());
+        for (index, event) in events.iter().enumerate() {
+            if index % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let key = event.identity().0;
+            let mut record = BaseRecord::with_opaque_to(&self.topic, delivery.clone())
+                .key(&key[..])
+                .headers(event_headers(event));
+            record.payload = event.data();
+            queued = self.queue(record);
+            if queued.is_err() {
+                break;
+            }
+        }
+        // The records are copies; while Kafka is slow nothing else of the request stays.
+        drop(events);
+        queued?;
+        delivery.done().await
+    }
+
+    /// Sends one record as it is and returns when it is durable.
+    pub async fn send_record(&self, topic: &str, record: &Record) -> Result<(), ProduceError> {
+        let value = record.value.as_deref();
+        let permit = self.reserve(RECORD_OVERHEAD + value.map_or(0, <[u8]>::len))?;
+        let delivery = Delivery::of(1, permit);
+        let headers = record
+            .headers
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (name, value)| {
+                headers.insert(Header {
+                    key: name,
+                    value: value.as_ref(),
+                })
+            });
+        let mut message = BaseRecord::with_opaque_to(topic, delivery.clone()).headers(headers);
+        message.key = record.key.as_deref();
+        message.payload = value;
+        self.queue(message)?;
+        delivery.done().await
+    }
+
+    /// Sends records that are no CloudEvents to the topic of the dead, with where they
+    /// were and what is wrong in headers, and returns when all are durable.
+    pub async fn send_dead(
+        &self,
+        topic: &str,
+        read_from: &str,
+        records: &[DeadRecord],
+    ) -> Result<(), ProduceError> {
+        let size =
+            |record: &DeadRecord| RECORD_OVERHEAD + record.value.as_ref().map_or(0, Vec::len);
+        let permit = self.reserve(records.iter().map(size).sum())?;
+        let delivery = Delivery::of(records.len(), permit);
+        for record in records {
+            let place = [
+                ("openmeter-dead-reason", record.reason.to_string()),
+                ("openmeter-dead-topic", read_from.to_owned()),
+                ("openmeter-dead-partition", record.partition.to_string()),
+                ("openmeter-dead-offset", record.offset.to_string()),
+            ];
+            let headers = record.headers.clone().unwrap_or_default();
+            let headers = place.iter().fold(headers, |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(value),
+                })
+            });
+            let mut message = BaseRecord::with_opaque_to(topic, delivery.clone()).headers(headers);
+            message.key = record.key.as_deref();
+            message.payload = record.value.as_deref();
+            self.queue(message)?;
+        }
+        delivery.done().await
+    }
+
+    /// Asks Kafka whether it is there and has the topic.
+    pub async fn ping(&self, timeout: Duration) -> Result<(), ProduceError> {
+        let producer = self.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = producer.client.client();
+            let metadata = client.fetch_metadata(Some(&producer.topic), timeout)?;
+            match metadata.topics().first().and_then(|topic| topic.error()) {
+                Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+                None => Ok(()),
+            }
+        });
+        match asked.await {
+            Ok(answer) => answer.map_err(|error| ProduceError::Unavailable(KafkaFault(error))),
+            Err(_) => Err(canceled()),
+        }
+    }
+
+    /// Returns the error after which this client sends nothing any more, if there was one.
+    /// Only a new process helps.
+    pub fn fatal_error(&self) -> Option<String> {
+        let (code, reason) = self.client.client().fatal_error()?;
+        Some(format!("{code}: {reason}"))
+    }
+
+    /// Waits until everything under way is durable or given up.
+    pub async fn flush(&self, timeout: Duration) -> Result<(), ProduceError> {
+        let client = self.client.clone();
+        match tokio::task::spawn_blocking(move || client.flush(timeout)).await {
+            Ok(flushed) => flushed.map_err(|error| ProduceError::Unavailable(KafkaFault(error))),
+            Err(_) => Err(canceled()),
+        }
+    }
+
+    /// Takes the place of `bytes` in the budget. More than the whole budget takes all of it, so
+    /// that even the largest batch gets its turn.
+    fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProduceError> {
+        let bytes = bytes.min(self.budget_bytes);
+        let permits = u32::try_from(bytes).map_err(|_| ProduceError::Busy)?;
+        let budget = Arc::clone(&self.budget);
+        budget
+            .try_acquire_many_owned(permits)
+            .map_err(|_| ProduceError::Busy)
+    }
+
+    fn queue(&self, record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>) -> Result<(), ProduceError> {
+        self.client
+            .send(record)
+            .map_err(|(error, _)| produce_error(error))
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("topic", &self.topic)
+            .field("budget_bytes", &self.budget_bytes)
+            .field("free_bytes", &self.budget.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+fn event_headers(event: &CloudEvent) -> OwnedHeaders {
+    // `insert` takes the headers and gives them back, which a closure cannot do with a place
+    // that it borrows.
+    let mut headers = Some(OwnedHeaders::new_with_capacity(10));
+    each_header(event, |key, value| {
+        headers = headers.take().map(|headers| {
+            headers.insert(Header {
+                key,
+                value: Some(value),
+            })
+        });
+    });
+    headers.unwrap_or_default()
+}
+
+fn produce_error(error: KafkaError) -> ProduceError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => ProduceError::Busy,
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+            ProduceError::TooLarge
+        }
+        _ => ProduceError::Unavailable(KafkaFault(error)),
+    }
+}
+
+fn canceled() -> ProduceError {
+    ProduceError::Unavailable(KafkaFault(KafkaError::Canceled))
+}
+
+/// What is known of the records of one call: how many are still under way.
+///
+/// One for all of them, so that a batch of thousands wakes its request once.
+struct Delivery {
+    left: AtomicUsize,
+    failed: OnceLock<KafkaError>,
+    done: Notify,
+    // Given back when the last record is settled, also when nobody waits any more.
+    _budget: OwnedSemaphorePermit,
+}
+
+impl Delivery {
+    fn of(records: usize, budget: OwnedSemaphorePermit) -> Arc<Self> {
+        let delivery = Self {
+            left: AtomicUsize::new(records),
+            failed: OnceLock::new(),
+            done: Notify::new(),
+            _budget: budget,
+        };
+        if records == 0 {
+            delivery.done.notify_one();
+        }
+        Arc::new(delivery)
+    }
+
+    fn settle(&self, result: &DeliveryResult<'_>) {
+        if let Err((error, _)) = result {
+            // The first error stands for all; more than one would say the same.
+            let _first = self.failed.set(error.clone());
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    async fn done(&self) -> Result<(), ProduceError> {
+        self.done.notified().await;
+        match self.failed.get() {
+            Some(error) => Err(produce_error(error.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Arc<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
+        delivery.settle(result);
+    }
+}
