@@ -150,15 +150,18 @@ mod tests {
         users().rights(&claim).ok()
     }
 
+    /// Headers, the URL's user and password, and what they give.
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Option<&'static str>,
+        Option<&'static str>,
+        Option<Rights>,
+    );
+
     #[test]
     fn every_way_to_name_a_user_is_understood() {
         let reader = Some(Rights::ReadOnly);
-        let cases: &[(
-            &[(&'static str, &str)],
-            Option<&str>,
-            Option<&str>,
-            Option<Rights>,
-        )] = &[
+        let cases: &[Case] = &[
             (&[], None, None, Some(Rights::Full)),
             (&[], Some("default"), Some(""), Some(Rights::Full)),
             (&[], Some("grafana"), Some("secret"), reader),

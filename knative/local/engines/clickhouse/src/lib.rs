@@ -8,6 +8,7 @@
 //! - [`auth`]: who asks, and whether that user may write.
 //! - [`request`]: one HTTP request, taken apart into user, settings and SQL.
 //! - [`sql`]: the little that must be known of a statement before it runs.
+//! - [`values`]: no second statement behind the data of an INSERT.
 //! - [`native`]: ClickHouse's compressed block framing, both directions.
 //! - [`formats`]: which output can be streamed, and under what content type.
 //! - [`work`]: the blocking half, one statement on one connection.
@@ -27,4 +28,5 @@ pub mod http;
 pub mod native;
 pub mod request;
 pub mod sql;
+pub mod values;
 pub mod work;

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match serve(config) {
+    match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("clickhouse-engine: {error:#}");
@@ -29,7 +29,14 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+fn start(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let done = runtime.block_on(serve(config));
+    // A statement that outlived the grace time must not hold the process.
+    runtime.shutdown_background();
+    done
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -168,16 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_is_that_of_clickhouse() {
-        // A block that the crate `clickhouse` made of the bytes 1, 2, 3.
-        let block = frame(LZ4, &[0x30, 1, 2, 3], 3);
-        assert_eq!(decode(&block, 5).unwrap(), [1, 2, 3]);
+    fn a_block_made_by_clickhouse_is_unpacked() {
+        let block = [
+            245, 5, 222, 235, 225, 158, 59, 108, 225, 31, 65, 215, 66, 66, 36, 92, 0x82, 34, 0, 0,
+            0, 23, 0, 0, 0, 240, 8, 1, 0, 2, 255, 255, 255, 255, 0, 1, 1, 1, 115, 6, 83, 116, 114,
+            105, 110, 103, 3, 97, 98, 99,
+        ];
+        assert_eq!(
+            decode(&block, 5).unwrap(),
+            b"\x01\x00\x02\xff\xff\xff\xff\x00\x01\x01\x01s\x06String\x03abc"
+        );
     }
 
     #[test]
     fn a_damaged_block_is_refused() {
-        let good = frame(LZ4, &lz4_flex::block::compress(b"usage usage usage"), 17);
-        let mut flipped = good.clone();
+        let mut flipped = frame(LZ4, &lz4_flex::block::compress(b"usage usage usage"), 17);
         flipped[30] ^= 1;
         let cases = [
             (flipped, exception::CHECKSUM_DOESNT_MATCH),

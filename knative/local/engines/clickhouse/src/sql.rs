@@ -237,6 +237,11 @@ pub fn output_format(sql: &[u8]) -> Option<String> {
     format
 }
 
+/// Whether a word stands anywhere outside strings and comments.
+pub fn has_word(sql: &[u8], wanted: &str) -> bool {
+    Tokens::new(sql).any(|token| is_keyword(sql, &token, wanted))
+}
+
 /// Whether anything follows a semicolon.
 pub fn is_several(sql: &[u8]) -> bool {
     let mut ended = false;

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::exception::{self, Exception};
 use crate::formats;
 use crate::request::Call;
+use crate::values::ValuesWatch;
 use crate::{native, sql};
 
 /// What is to be done.
@@ -158,11 +159,7 @@ impl Work<'_> {
         // Text that does not parse counts as no statement, yet the engine would
         // run the good ones at its beginning.
         if analysis.statements > 1 || (analysis.statements == 0 && sql::is_several(text)) {
-            return Err(Exception::new(
-                exception::SYNTAX_ERROR,
-                "Syntax error: Multi-statements are not allowed",
-            )
-            .into());
+            return Err(several().into());
         }
         // What does not parse may go on to be told why.
         if !self.may_write() && !analysis.read_only && analysis.statements > 0 {
@@ -170,7 +167,7 @@ impl Work<'_> {
         }
         let format = sql::output_format(text).unwrap_or_else(|| self.call.default_format.clone());
         let streams =
-            analysis.read_only && !self.call.wait_end_of_query && !self.is_array_of_rows(text);
+            analysis.read_only && !self.call.wait_end_of_query && !self.is_one_document(text);
         if let Some(joint) = formats::joint(&format).filter(|_| streams)
             && self.stream(&mut connection, text, &format, joint)?
         {
@@ -231,13 +228,24 @@ impl Work<'_> {
             return Err(self.refuse().into());
         }
         let mut insert = connection.insert(head, format, &self.call.params)?;
+        let mut watch = format
+            .eq_ignore_ascii_case("values")
+            .then(ValuesWatch::default);
         loop {
             match data.blocking_recv() {
-                Some(Data::Piece(piece)) => insert.append(&piece)?,
+                Some(Data::Piece(piece)) => {
+                    if let Some(watch) = &mut watch {
+                        watch.push(&piece);
+                    }
+                    insert.append(&piece)?;
+                }
                 Some(Data::End) => break,
                 // Dropping `insert` cancels it.
                 None => return Err(Stop::Gone),
             }
+        }
+        if watch.is_some_and(|watch| watch.is_several()) {
+            return Err(several().into());
         }
         let progress = insert.finish()?;
         self.send_head(&self.call.default_format, progress)?;
@@ -251,17 +259,22 @@ impl Work<'_> {
         )
     }
 
-    /// One setting turns lines of JSON into one document.
-    fn is_array_of_rows(&self, text: &[u8]) -> bool {
-        let name = "output_format_json_array_of_rows";
-        self.call
-            .settings
-            .iter()
-            .any(|(setting, _)| setting == name)
-            || text
-                .windows(name.len())
-                .any(|window| window == name.as_bytes())
+    /// Totals, extremes and one setting for JSON make one document of formats
+    /// whose pieces otherwise just follow one another.
+    fn is_one_document(&self, text: &[u8]) -> bool {
+        ["totals", "extremes", "output_format_json_array_of_rows"]
+            .into_iter()
+            .any(|word| {
+                sql::has_word(text, word) || self.call.settings.iter().any(|(name, _)| name == word)
+            })
     }
+}
+
+fn several() -> Exception {
+    Exception::new(
+        exception::SYNTAX_ERROR,
+        "Syntax error: Multi-statements are not allowed",
+    )
 }
 
 /// One SET for all settings, so that a wrong one is told with its own error.

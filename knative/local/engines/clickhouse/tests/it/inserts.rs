@@ -72,7 +72,7 @@ async fn damaged_data_is_refused_whole() {
     let server = Server::start();
     server.run(TABLE).await;
     let mut packed = clickhouse_engine::native::encode(b"1\tx\n").to_vec();
-    packed[30] ^= 1;
+    packed[28] ^= 1;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         (
             "?query=INSERT+INTO+t+FORMAT+TSV",

@@ -10,10 +10,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
 
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub url: String,
-    pub folder: TempDir,
+    pub(crate) url: String,
+    pub(crate) folder: TempDir,
 }
 
 /// The library, or a sentence on how to get it.
@@ -31,7 +31,7 @@ fn library() -> PathBuf {
 }
 
 /// The binary, ready to be started on a folder.
-pub fn command(folder: &Path) -> Command {
+pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clickhouse-engine"));
     command
         .env("OPENMETER_CLICKHOUSE_LIB", library())
@@ -44,11 +44,11 @@ pub fn command(folder: &Path) -> Command {
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_on(TempDir::new().unwrap())
     }
 
-    pub fn start_on(folder: TempDir) -> Self {
+    pub(crate) fn start_on(folder: TempDir) -> Self {
         let mut child = command(folder.path()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// The crate `clickhouse`, validating rows and packing with LZ4 as by default.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Posts SQL and returns the answer, whatever its status.
-    pub async fn post(&self, url: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+    pub(crate) async fn post(&self, url: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
         let answer = reqwest::Client::new()
             .post(format!("{}/{url}", self.url))
             .body(body)
@@ -91,14 +91,14 @@ impl Server {
     }
 
     /// Posts SQL that must succeed.
-    pub async fn run(&self, sql: &str) -> String {
+    pub(crate) async fn run(&self, sql: &str) -> String {
         let (status, text) = self.post("", sql.to_owned()).await;
         assert_eq!(status, 200, "{sql}: {text}");
         text
     }
 
     /// SIGKILL, as by `kill -9`.
-    pub fn kill(mut self) -> TempDir {
+    pub(crate) fn kill(mut self) -> TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let unused = TempDir::new().unwrap();
@@ -106,7 +106,7 @@ impl Server {
     }
 
     /// Sends SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -117,7 +117,7 @@ impl Server {
         );
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }
