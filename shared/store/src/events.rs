@@ -2,9 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use clickhouse::{Row, query::Query};
 use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::{connection::Store, error::StoreError, insert::State};
+use crate::{
+    connection::Store,
+    error::StoreError,
+    insert::State,
+    times::{instant, micros_at_or_after},
+};
+
+/// The most events of one answer.
+const MOST: u8 = 100;
 
 /// Which events are asked for. The default asks for the latest 100 of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,9 +64,109 @@ pub struct StoredEvent {
     pub stored_at: Timestamp,
 }
 
+#[derive(Row, Deserialize)]
+struct EventAnswer {
+    id: String,
+    source: String,
+    event_type: String,
+    subject: String,
+    event_time: i64,
+    data: Vec<u8>,
+    attributes: Vec<(String, String)>,
+    state_code: i8,
+    error: String,
+    ingested: i64,
+    stored: i64,
+}
+
 impl Store {
     /// Returns the events that pass `filter`, latest time first.
-    pub async fn events(&self, _filter: &EventFilter) -> Result<Vec<StoredEvent>, StoreError> {
-        Ok(Vec::new())
+    pub async fn events(&self, filter: &EventFilter) -> Result<Vec<StoredEvent>, StoreError> {
+        const WHAT: &str = "list events";
+        let rows = self
+            .rows::<EventAnswer>(WHAT, filter.question(self))
+            .await?;
+        rows.into_iter().map(|row| row.event(WHAT)).collect()
+    }
+}
+
+impl EventFilter {
+    /// The keys of the newest events are found first, in the narrow columns; only those
+    /// few events are then read whole.
+    fn question(&self, store: &Store) -> Query {
+        let texts = [
+            ("id", "position(id, {id:String}) > 0", &self.id),
+            ("subject", "subject = {subject:String}", &self.subject),
+            ("type", "type = {type:String}", &self.event_type),
+        ];
+        let times = [
+            ("from", "time >=", self.from),
+            ("to", "time <", self.to),
+            ("ingested_from", "ingested_at >=", self.ingested_from),
+            ("ingested_to", "ingested_at <", self.ingested_to),
+        ];
+        let text_terms = texts
+            .iter()
+            .filter(|(_, _, value)| value.is_some())
+            .map(|(_, term, _)| (*term).to_owned());
+        let time_terms =
+            times
+                .iter()
+                .filter(|(_, _, value)| value.is_some())
+                .map(|(name, term, _)| {
+                    format!("{term} fromUnixTimestamp64Micro({{{name}:Int64}}, 'UTC')")
+                });
+        let terms: Vec<_> = text_terms.chain(time_terms).collect();
+        let filter = if terms.is_empty() {
+            "1".to_owned()
+        } else {
+            terms.join(" AND ")
+        };
+        let sql = format!(
+            "SELECT id, source, type AS event_type, subject, \
+                toUnixTimestamp64Micro(time) AS event_time, data, attributes, \
+                toInt8(state) AS state_code, error, \
+                toUnixTimestamp64Micro(ingested_at) AS ingested, \
+                toUnixTimestamp64Micro(stored_at) AS stored \
+             FROM events_current \
+             WHERE (time, identity, content) IN ( \
+                SELECT time, identity, content FROM events_current \
+                WHERE {filter} \
+                ORDER BY time DESC, identity, content LIMIT {{limit:UInt8}}) \
+             ORDER BY time DESC, identity, content"
+        );
+        let mut query = store.ask(&sql);
+        for (name, _, value) in texts {
+            if let Some(value) = value {
+                query = query.param(name, value);
+            }
+        }
+        for (name, _, value) in times {
+            if let Some(value) = value {
+                query = query.param(name, micros_at_or_after(value));
+            }
+        }
+        query.param("limit", self.limit.unwrap_or(MOST).min(MOST))
+    }
+}
+
+impl EventAnswer {
+    fn event(self, what: &'static str) -> Result<StoredEvent, StoreError> {
+        let at = |micros| instant(micros).map_err(|error| StoreError::unreadable(what, error));
+        let state = State::from_code(self.state_code)
+            .ok_or_else(|| StoreError::unreadable(what, "an event of no known state"))?;
+        Ok(StoredEvent {
+            id: self.id,
+            source: self.source,
+            event_type: self.event_type,
+            subject: Some(self.subject).filter(|subject| !subject.is_empty()),
+            time: at(self.event_time)?,
+            data: Some(self.data).filter(|data| !data.is_empty()),
+            attributes: self.attributes.into_iter().collect(),
+            state,
+            error: Some(self.error).filter(|error| !error.is_empty()),
+            ingested_at: at(self.ingested)?,
+            stored_at: at(self.stored)?,
+        })
     }
 }

@@ -20,6 +20,9 @@ mod offsets;
 mod row_binary;
 mod schema;
 mod seen;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod times;
 mod usage;
 
 pub use address::{Address, AddressError, Database, Password};

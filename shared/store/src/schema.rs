@@ -1,10 +1,120 @@
 //! The schema, in steps that are applied once each, in order.
+//!
+//! Each step is one statement that does nothing where it was done before, so processes
+//! that start together may all apply it. A step is never edited once released: a change
+//! is a further step.
+
+use std::collections::BTreeSet;
+
+use clickhouse::Row;
+use serde::Deserialize;
 
 use crate::{connection::Store, error::StoreError};
 
+/// (number, name, statement).
+const STEPS: [(u32, &str, &str); 4] = [
+    (1, "events", include_str!("schema/1_events.sql")),
+    (2, "usage", include_str!("schema/2_usage.sql")),
+    (
+        3,
+        "events_current",
+        include_str!("schema/3_events_current.sql"),
+    ),
+    (
+        4,
+        "usage_current",
+        include_str!("schema/4_usage_current.sql"),
+    ),
+];
+
+/// Which steps were applied. The engine folds the rows of processes that started together.
+const MIGRATIONS: &str = "
+CREATE TABLE IF NOT EXISTS schema_migrations
+(
+    version    UInt32,
+    name       String,
+    applied_at DateTime64(6, 'UTC')
+)
+ENGINE = ReplacingMergeTree(applied_at)
+ORDER BY version";
+
+/// What ClickHouse says when another process makes the same thing at the same instant,
+/// IF NOT EXISTS notwithstanding.
+const ALREADY_THERE: [u32; 2] = [57, 82];
+
+#[derive(Row, Deserialize)]
+struct Applied {
+    version: u32,
+}
+
 impl Store {
-    /// Makes the database and its tables, or brings them to this version.
+    /// Makes the database and its tables, or brings them to this version. Any number of
+    /// processes may do so at once, and again.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        self.apply(self.server.query_raw(&create)).await?;
+        self.apply(self.client.query_raw(MIGRATIONS)).await?;
+        let applied = self.applied().await?;
+        for (version, name, statement) in STEPS {
+            if applied.contains(&version) {
+                continue;
+            }
+            self.apply(self.client.query_raw(statement)).await?;
+            self.note(version, name).await?;
+            tracing::info!(version, name, database = %self.database, "schema step applied");
+        }
+        let known = STEPS.len();
+        if applied.last().is_some_and(|last| *last as usize > known) {
+            tracing::warn!(known, "the schema is newer than this program");
+        }
         Ok(())
+    }
+
+    async fn apply(&self, statement: clickhouse::query::Query) -> Result<(), StoreError> {
+        match self.execute("migrate", statement).await {
+            Err(error)
+                if error
+                    .code()
+                    .is_some_and(|code| ALREADY_THERE.contains(&code)) =>
+            {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn applied(&self) -> Result<BTreeSet<u32>, StoreError> {
+        let query = self.ask("SELECT DISTINCT version FROM schema_migrations");
+        let rows = self
+            .rows::<Applied>("read the schema's version", query)
+            .await?;
+        Ok(rows.into_iter().map(|row| row.version).collect())
+    }
+
+    async fn note(&self, version: u32, name: &str) -> Result<(), StoreError> {
+        let query = self
+            .client
+            .query_raw(
+                "INSERT INTO schema_migrations \
+                 SELECT {version:UInt32}, {name:String}, now64(6, 'UTC')",
+            )
+            .with_setting("async_insert", "0")
+            .param("version", version)
+            .param("name", name);
+        self.execute("note a schema step", query).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_numbered_without_a_gap_and_can_be_repeated() {
+        for (place, (version, name, statement)) in STEPS.iter().enumerate() {
+            assert_eq!(*version as usize, place + 1, "{name}");
+            assert!(statement.contains("IF NOT EXISTS"), "{name}");
+            assert!(!statement.contains(';'), "{name}: one statement a step");
+        }
     }
 }
