@@ -18,6 +18,9 @@ use crate::{
 /// so that no request is sent into a closing one.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// The longest statement that is asked, in bytes.
+const MAX_STATEMENT: &str = "16777216";
+
 /// How the store is reached.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -120,6 +123,10 @@ impl Store {
             .with_setting("do_not_merge_across_partitions_select_final", "1")
             .with_setting("output_format_decimal_trailing_zeros", "0")
             .with_setting("session_timezone", "UTC")
+            // A constant among the keys is a constant, not the number of a column.
+            .with_setting("enable_positional_arguments", "0")
+            // Identities and the offsets of 330 years are longer than the 256 KiB by default.
+            .with_setting("max_query_size", MAX_STATEMENT)
     }
 
     pub(crate) async fn rows<T: RowOwned + RowRead>(

@@ -1,10 +1,10 @@
 //! The events as they were kept: raw, with what became of each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use clickhouse::{Row, query::Query};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Visitor};
 
 use crate::{
     connection::Store,
@@ -71,12 +71,39 @@ struct EventAnswer {
     event_type: String,
     subject: String,
     event_time: i64,
-    data: Vec<u8>,
+    data: Raw,
     attributes: Vec<(String, String)>,
     state_code: i8,
     error: String,
     ingested: i64,
     stored: i64,
+}
+
+/// A String of any bytes: serde takes a `Vec<u8>` for an Array(UInt8).
+struct Raw(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+
+        impl Visitor<'_> for Visit {
+            type Value = Raw;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Raw, E> {
+                Ok(Raw(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Raw, E> {
+                Ok(Raw(bytes))
+            }
+        }
+
+        deserializer.deserialize_byte_buf(Visit)
+    }
 }
 
 impl Store {
@@ -161,7 +188,7 @@ impl EventAnswer {
             event_type: self.event_type,
             subject: Some(self.subject).filter(|subject| !subject.is_empty()),
             time: at(self.event_time)?,
-            data: Some(self.data).filter(|data| !data.is_empty()),
+            data: Some(self.data.0).filter(|data| !data.is_empty()),
             attributes: self.attributes.into_iter().collect(),
             state,
             error: Some(self.error).filter(|error| !error.is_empty()),

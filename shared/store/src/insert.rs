@@ -78,7 +78,7 @@ pub struct EventRow<'a> {
 }
 
 /// A row of `usage`: what one event adds to one meter. Rows of equal meter, subject,
-/// time and identity are one row; the one stored last is read.
+/// time, identity and content are one row; the one stored last is read.
 #[derive(Clone, Copy, Debug)]
 pub struct UsageRecord<'a> {
     /// The meter's slug.
@@ -89,6 +89,8 @@ pub struct UsageRecord<'a> {
     pub time: i64,
     /// Which event it is of.
     pub identity: Identity,
+    /// What the event says.
+    pub content: Content,
     /// The value.
     pub value: Decimal,
     /// UNIQUE_COUNT's value as text; empty for all others.
@@ -125,11 +127,12 @@ const EVENT_COLUMNS: [(&str, &str); 15] = [
     ("is_deleted", "UInt8"),
 ];
 
-const USAGE_COLUMNS: [(&str, &str); 11] = [
+const USAGE_COLUMNS: [(&str, &str); 12] = [
     ("meter", "LowCardinality(String)"),
     ("subject", "String"),
     ("time", "DateTime64(6, 'UTC')"),
     ("identity", "FixedString(16)"),
+    ("content", "UInt64"),
     ("value", "Decimal(38, 19)"),
     ("text", "String"),
     ("groups", "Map(LowCardinality(String), String)"),
@@ -169,6 +172,7 @@ impl UsageRecord<'_> {
         block.text(self.subject);
         block.fixed(self.time.to_le_bytes());
         block.fixed(self.identity.0);
+        block.fixed(self.content.0.to_le_bytes());
         block.fixed(self.value.mantissa().to_le_bytes());
         block.text(self.text);
         block.map(

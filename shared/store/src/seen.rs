@@ -45,10 +45,7 @@ impl History for Store {
     ) -> Result<HashMap<Identity, Vec<Seen>>, StoreError> {
         let mut found: HashMap<Identity, Vec<Seen>> = HashMap::new();
         for some in identities.chunks(AT_A_TIME) {
-            let query = self
-                .ask(&seen_sql(some))
-                // The statement is longer than the 256 KiB that are read by default.
-                .with_setting("max_query_size", (1_u64 << 24).to_string());
+            let query = self.ask(&seen_sql(some));
             for row in self.rows::<SeenRow>("look up identities", query).await? {
                 let (identity, seen) = row.seen();
                 found.entry(identity).or_default().push(seen);

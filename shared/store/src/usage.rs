@@ -29,8 +29,8 @@ const DAY_2300: i64 = 120_530;
 struct Answer {
     row_subject: String,
     row_groups: Vec<String>,
-    value: String,
-    quantiles: Vec<String>,
+    row_value: String,
+    row_quantiles: Vec<String>,
     events: u64,
     first: i64,
     last: i64,
@@ -124,9 +124,9 @@ impl Store {
         &self,
         scope: &Scope,
         query: &MeterQuery,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<WindowKey>, StoreError> {
         let Some(size) = query.window_size else {
-            return Ok(Some("0".to_owned()));
+            return Ok(Some(WindowKey::default()));
         };
         let limit = instant(END_OF_TIME).map_err(|error| StoreError::unreadable(WHAT, error))?;
         let (first, last) = match (query.from, query.to) {
@@ -186,7 +186,7 @@ fn when_nothing(meter: &Meter, query: &MeterQuery) -> Vec<UsageRow> {
     }
 }
 
-fn usage_sql(meter: &Meter, query: &MeterQuery, scope: &Scope, window: &str) -> String {
+fn usage_sql(meter: &Meter, query: &MeterQuery, scope: &Scope, window: &WindowKey) -> String {
     let value = match meter.aggregation {
         Aggregation::Count => "toString(count())",
         Aggregation::Sum | Aggregation::Avg => "toString(sum(toDecimal256(value, 19)))",
@@ -208,13 +208,14 @@ fn usage_sql(meter: &Meter, query: &MeterQuery, scope: &Scope, window: &str) -> 
         .map(|place| format!("groups[{{group{place}:String}}]"))
         .collect();
     // Each on its own is grouped faster than the array of all.
-    let keys: Vec<_> = [window.to_owned(), subject.to_owned()]
+    let keys: Vec<_> = [window.key.clone(), subject.to_owned()]
         .into_iter()
         .chain(groups.iter().cloned())
         .collect();
+    let with = &window.with;
     format!(
-        "SELECT {subject} AS row_subject, [{groups}]::Array(String) AS row_groups, \
-            {value} AS value, {quantiles} AS quantiles, count() AS events, \
+        "{with} SELECT {subject} AS row_subject, [{groups}]::Array(String) AS row_groups, \
+            {value} AS row_value, {quantiles} AS row_quantiles, count() AS events, \
             toUnixTimestamp64Micro(min(time)) AS first, \
             toUnixTimestamp64Micro(max(time)) AS last \
          FROM usage_current WHERE {terms} GROUP BY {keys}",
@@ -224,19 +225,41 @@ fn usage_sql(meter: &Meter, query: &MeterQuery, scope: &Scope, window: &str) -> 
     )
 }
 
+/// SQL that tells the rows of one window from all others.
+struct WindowKey {
+    with: String,
+    key: String,
+}
+
+impl Default for WindowKey {
+    /// One window for all.
+    fn default() -> Self {
+        Self {
+            with: String::new(),
+            key: "0".to_owned(),
+        }
+    }
+}
+
 /// Local days and hours by plain arithmetic on the seconds: see [`crate::offsets`].
-fn window_key(size: WindowSize, zone: &TimeZone, first: Timestamp, last: Timestamp) -> String {
-    let offset = offset_sql(zone, SECOND, first, last);
-    let local = format!("({SECOND} + {offset})");
-    let start = |length: i64| format!("{local} - positiveModulo({local}, {length})");
-    match size {
-        WindowSize::Minute => format!("{} - {offset}", start(60)),
-        WindowSize::Hour => format!("{} - {offset}", start(3600)),
+fn window_key(size: WindowSize, zone: &TimeZone, first: Timestamp, last: Timestamp) -> WindowKey {
+    let offset = offset_sql(zone, "second", first, last);
+    let start = |length: i64| format!("local_second - positiveModulo(local_second, {length})");
+    let key = match size {
+        WindowSize::Minute => format!("{} - zone_offset", start(60)),
+        WindowSize::Hour => format!("{} - zone_offset", start(3600)),
         WindowSize::Day => start(86_400),
         WindowSize::Month => {
             let day = format!("intDiv({}, 86400)", start(86_400));
             format!("if({day} < {DAY_2300}, toRelativeMonthNum(toDate32(toInt32({day}))), 27601)")
         }
+    };
+    WindowKey {
+        with: format!(
+            "WITH {SECOND} AS second, {offset} AS zone_offset, \
+             second + zone_offset AS local_second"
+        ),
+        key,
     }
 }
 
@@ -318,11 +341,11 @@ impl Answer {
             _ => None,
         };
         let value = match (aggregation, quantiles) {
-            (Aggregation::Avg, _) => total(&self.value)?
+            (Aggregation::Avg, _) => total(&self.row_value)?
                 .mean(self.events)
                 .ok_or_else(|| StoreError::unreadable(WHAT, "a row of no events"))?,
             (_, Some([p50, ..])) => Total::from(p50),
-            _ => total(&self.value)?,
+            _ => total(&self.row_value)?,
         };
         Ok(UsageRow {
             window,
@@ -335,7 +358,7 @@ impl Answer {
 
     fn quantiles(&self) -> Result<[Decimal; 4], StoreError> {
         let values = self
-            .quantiles
+            .row_quantiles
             .iter()
             .map(|text| text.parse::<Decimal>())
             .collect::<Result<Vec<_>, _>>()

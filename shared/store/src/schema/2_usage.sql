@@ -1,11 +1,13 @@
 -- What each event adds to each meter. Every column of the sorting key is taken from the
--- event, so a row that is written again is the same row.
+-- event, so a row that is written again is the same row. Content is in it so that the
+-- row of a conflicting event can be taken away without the winner's.
 CREATE TABLE IF NOT EXISTS usage
 (
     meter       LowCardinality(String),
     subject     String CODEC(ZSTD(1)),
     time        DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     identity    FixedString(16) CODEC(NONE),
+    content     UInt64 CODEC(NONE),
     value       Decimal(38, 19) CODEC(ZSTD(1)),
     text        String CODEC(ZSTD(1)),
     groups      Map(LowCardinality(String), String) CODEC(ZSTD(1)),
@@ -18,7 +20,7 @@ CREATE TABLE IF NOT EXISTS usage
 )
 ENGINE = ReplacingMergeTree(stored_at, is_deleted)
 PARTITION BY toYYYYMM(time)
-ORDER BY (meter, subject, time, identity)
+ORDER BY (meter, subject, time, identity, content)
 SETTINGS
     index_granularity = 8192,
     min_age_to_force_merge_seconds = 3600,

@@ -78,6 +78,7 @@ async fn measure_the_store() {
                 subject: &subjects[place * 7 % 500],
                 time: time(place),
                 identity: *identity,
+                content: Content(place as u64),
                 value: Decimal::from_mantissa(place as i128 * 10_i128.pow(17)).unwrap(),
                 text: "",
                 dimensions: &meter.group_by,

@@ -16,7 +16,9 @@ pub(crate) fn meter(aggregation: &str) -> Meter {
         "meters: [{{slug: m, eventType: t, aggregation: {aggregation}, {value}\
          groupBy: {{endpoint: $.endpoint, region: $.region}}}}]"
     );
-    Catalog::from_yaml(&yaml).unwrap().meters()[0].as_ref().clone()
+    Catalog::from_yaml(&yaml).unwrap().meters()[0]
+        .as_ref()
+        .clone()
 }
 
 /// A row of the meter `m`.
@@ -59,6 +61,7 @@ pub(crate) async fn insert(store: &Store, rows: &[Row]) {
             subject: &row.subject,
             time: row.time,
             identity: Identity::of("test", &row.id),
+            content: Content(1),
             value: row.value,
             text: &row.text,
             dimensions: &meter.group_by,

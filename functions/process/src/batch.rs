@@ -1,0 +1,151 @@
+//! A batch of events, counted: whoever brought it, however large it is.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ledger::{JudgeError, LedgerError, Registry};
+use model::{Claim, Verdict};
+use runtime::Meters;
+use store::{Store, StoreError};
+
+use crate::{prepare::Prepared, rows::Rows};
+
+/// Why a batch was not counted. Nothing of it may be acknowledged then; counting it
+/// again is harmless.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Who came first could not be found out.
+    #[error("the batch's identities could not be judged")]
+    Judge(#[source] Box<JudgeError<StoreError>>),
+    /// Whether the winners still stand could not be found out.
+    #[error("the batch's winners could not be confirmed")]
+    Confirm(#[from] LedgerError),
+    /// The rows were not stored.
+    #[error("the batch's rows were not stored")]
+    Store(#[from] StoreError),
+}
+
+/// Counts events. Cheap to clone.
+#[derive(Clone)]
+pub struct Process {
+    meters: Meters,
+    registry: Registry,
+    store: Store,
+    last_stored_at: Arc<AtomicI64>,
+}
+
+impl Process {
+    /// Returns a function that counts by `meters`, asks `registry` who was first and
+    /// writes to `store`.
+    pub fn new(meters: Meters, registry: Registry, store: Store) -> Self {
+        Self {
+            meters,
+            registry,
+            store,
+            last_stored_at: Arc::default(),
+        }
+    }
+
+    /// Returns the meters, to prepare events by.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Returns the store, to migrate it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Counts the events of a batch: when this returns, ClickHouse has their rows and
+    /// they may be acknowledged.
+    ///
+    /// Killed anywhere, it leaves identities registered and rows written, or not; the
+    /// same batch then registers the same winners and writes the same rows.
+    pub async fn count(&self, batch: &[Prepared]) -> Result<(), ProcessError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let claims: Vec<Claim> = batch.iter().map(|prepared| prepared.claim).collect();
+        loop {
+            let judged = self
+                .registry
+                .judge(&claims, &self.store)
+                .await
+                .map_err(|error| ProcessError::Judge(Box::new(error)))?;
+            let stored_at = self.stored_at();
+            let mut rows = Rows::default();
+            let mut verdicts = Vec::with_capacity(batch.len());
+            for (prepared, winner) in batch.iter().zip(&judged.winners) {
+                verdicts.push(rows.add(prepared, winner, stored_at));
+            }
+            tokio::try_join!(
+                self.store.insert_events(&rows.events),
+                self.store.insert_usage(&rows.usage)
+            )?;
+            if self.registry.confirms(&claims, &judged).await? {
+                report(batch, &verdicts, stored_at, began);
+                return Ok(());
+            }
+            tracing::warn!("the registry was lost while a batch was written: writing it again");
+        }
+    }
+
+    /// Returns now in microseconds since 1970, later than ever before: it is the
+    /// version of rows, and the last one written counts.
+    fn stored_at(&self) -> i64 {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+        let last = self
+            .last_stored_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(now.max(last + 1))
+            });
+        now.max(last.unwrap_or_default() + 1)
+    }
+}
+
+fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Instant) {
+    let count = |outcome: &'static str, wanted: &dyn Fn(&Prepared, &Verdict) -> bool| {
+        let count = batch
+            .iter()
+            .zip(verdicts)
+            .filter(|(prepared, verdict)| wanted(prepared, verdict))
+            .count();
+        metrics::counter!("openmeter_events_processed_total", "outcome" => outcome)
+            .increment(count as u64);
+    };
+    let is_own = |verdict: &Verdict| matches!(verdict, Verdict::First);
+    count("counted", &|prepared, verdict| {
+        is_own(verdict) && prepared.error.is_empty()
+    });
+    count("invalid", &|prepared, verdict| {
+        is_own(verdict) && !prepared.error.is_empty()
+    });
+    count("repeat", &|_, verdict| matches!(verdict, Verdict::Repeat));
+    count("conflict", &|_, verdict| {
+        matches!(verdict, Verdict::Conflict)
+    });
+    for invalid in batch.iter().flat_map(|prepared| &prepared.invalid) {
+        metrics::counter!("openmeter_events_invalid_total", "reason" => invalid.code())
+            .increment(1);
+    }
+    metrics::histogram!("openmeter_process_batch_events").record(batch.len() as f64);
+    metrics::histogram!("openmeter_process_batch_seconds").record(began.elapsed());
+    let oldest = batch
+        .iter()
+        .map(|prepared| prepared.claim.seen.ingested_at)
+        .min();
+    if let Some(oldest) = oldest {
+        let micros = u64::try_from(stored_at - oldest).unwrap_or_default();
+        metrics::histogram!("openmeter_ingest_to_stored_seconds")
+            .record(std::time::Duration::from_micros(micros));
+    }
+}

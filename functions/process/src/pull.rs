@@ -1,0 +1,172 @@
+//! Pull mode: a consumer group's member that counts batches of tens of thousands.
+//!
+//! Offsets are committed when ClickHouse has the rows. Killed before that, the batch
+//! comes again, to this process or another, and makes the same rows.
+
+use std::{future::Future, time::Duration};
+
+use runtime::CancellationToken;
+use stream::{Batch, Consumer, KafkaConfig, Producer};
+use tokio::pin;
+
+use crate::{batch::Process, config::Config, prepare::Prepared};
+
+/// Bytes of dead records that may be under way at a time.
+const DEAD_BUDGET: usize = 16 << 20;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A batch on its way: ready to be counted, not yet acknowledged.
+struct InHand {
+    batch: Batch,
+    prepared: Vec<Prepared>,
+}
+
+struct Pull {
+    process: Process,
+    config: Config,
+    graves: Producer,
+    stop: CancellationToken,
+}
+
+/// Counts what the topic has and gets, until `stop`.
+pub(crate) async fn pull(
+    process: Process,
+    config: Config,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let graves = Producer::connect(&config.kafka, DEAD_BUDGET)?;
+    let pull = Pull {
+        process,
+        config,
+        graves,
+        stop,
+    };
+    if pull
+        .until_done("create the topics", || create_topics(&pull.config.kafka))
+        .await
+        .is_none()
+    {
+        return Ok(());
+    }
+    let mut consumer = Consumer::connect(&pull.config.kafka, &pull.config.group)?;
+    let ended = pull.run(&mut consumer).await;
+    consumer.close().await;
+    ended
+}
+
+async fn create_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
+    Ok(stream::create_topics(kafka, &[&kafka.topic, &kafka.dead_topic]).await?)
+}
+
+impl Pull {
+    async fn run(&self, consumer: &mut Consumer) -> anyhow::Result<()> {
+        let migrate = || async { Ok(self.process.store().migrate().await?) };
+        if self
+            .until_done("migrate the tables", migrate)
+            .await
+            .is_none()
+        {
+            return Ok(());
+        }
+        let mut next = None;
+        loop {
+            let in_hand = match next.take() {
+                Some(in_hand) => in_hand,
+                None => tokio::select! {
+                    () = self.stop.cancelled() => return Ok(()),
+                    batch = consumer.next_batch(self.config.limits) => self.prepare(batch?).await?,
+                },
+            };
+            let counting = self.count(&in_hand);
+            pin!(counting);
+            // The next batch is read and prepared while this one is written; but this
+            // one's offsets do not wait for a next one that may be long in coming.
+            let counted = tokio::select! {
+                counted = &mut counting => counted,
+                batch = consumer.next_batch(self.config.limits) => {
+                    let (counted, prepared) = tokio::join!(counting, self.prepare(batch?));
+                    next = Some(prepared?);
+                    counted
+                }
+            };
+            if counted.is_none() {
+                return Ok(());
+            }
+            let commit = || async { Ok(consumer.commit(&in_hand.batch).await?) };
+            if self.until_done("commit offsets", commit).await.is_none() || self.stop.is_cancelled()
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Applies the meters on a thread of its own: it is the work of a core.
+    async fn prepare(&self, mut batch: Batch) -> anyhow::Result<InHand> {
+        let catalog = self.process.meters().current();
+        let prepare = move || {
+            let events = std::mem::take(&mut batch.events);
+            let prepared = events
+                .into_iter()
+                .map(|event| Prepared::new(&catalog, event))
+                .collect();
+            InHand { batch, prepared }
+        };
+        Ok(tokio::task::spawn_blocking(prepare).await?)
+    }
+
+    /// Counts a batch and buries its dead; `None` when told to stop before it was done.
+    async fn count(&self, in_hand: &InHand) -> Option<()> {
+        self.until_done("count a batch", || async {
+            Ok(self.process.count(&in_hand.prepared).await?)
+        })
+        .await?;
+        self.until_done("bury dead records", || self.bury(&in_hand.batch))
+            .await
+    }
+
+    async fn bury(&self, batch: &Batch) -> anyhow::Result<()> {
+        let kafka = &self.config.kafka;
+        if batch.dead.is_empty() {
+            return Ok(());
+        }
+        for record in &batch.dead {
+            tracing::warn!(
+                partition = record.partition,
+                offset = record.offset,
+                reason = %record.reason,
+                "a record is no CloudEvent"
+            );
+        }
+        self.graves
+            .send_dead(&kafka.dead_topic, &kafka.topic, &batch.dead)
+            .await?;
+        metrics::counter!("openmeter_events_dead_total").increment(batch.dead.len() as u64);
+        Ok(())
+    }
+
+    /// Tries until it is done: whoever is away comes back, and nothing here is to be
+    /// skipped. `None` when told to stop meanwhile.
+    async fn until_done<T, F, Fut>(&self, what: &'static str, mut attempt: F) -> Option<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = anyhow::Result<T>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match attempt().await {
+                Ok(done) => return Some(done),
+                Err(error) => {
+                    metrics::counter!("openmeter_process_retries_total", "step" => what)
+                        .increment(1);
+                    tracing::warn!(error = format!("{error:#}"), "cannot {what} yet");
+                }
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+}
