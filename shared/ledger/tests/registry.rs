@@ -2,111 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    future::Future,
-    sync::Mutex,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod common;
 
-use ledger::{Ledger, LedgerConfig, Registry, RegistryConfig};
-use model::{Claim, Content, History, Identity, Seen, SeenPage};
-
-const WINDOW: Duration = Duration::from_secs(24 * 3600);
-const LAG: Duration = Duration::from_secs(3600);
-const HOUR: i64 = 3_600_000_000;
-
-/// The store's memory, as a list.
-#[derive(Default)]
-struct Stored(Mutex<Vec<(Identity, Seen)>>);
-
-impl Stored {
-    fn add(&self, claim: &Claim, winner: Seen) {
-        self.0.lock().unwrap().push((claim.identity, winner));
-    }
-}
-
-impl History for Stored {
-    type Error = Infallible;
-
-    fn seen(
-        &self,
-        identities: &[Identity],
-    ) -> impl Future<Output = Result<HashMap<Identity, Vec<Seen>>, Infallible>> + Send {
-        let mut found: HashMap<Identity, Vec<Seen>> = HashMap::new();
-        for (identity, seen) in self.0.lock().unwrap().iter() {
-            if identities.contains(identity) {
-                found.entry(*identity).or_default().push(*seen);
-            }
-        }
-        std::future::ready(Ok(found))
-    }
-
-    /// Two rows a page; the place in the list plays `stored_at`.
-    fn seen_after(
-        &self,
-        cursor: i64,
-        ingested_from: i64,
-    ) -> impl Future<Output = Result<SeenPage, Infallible>> + Send {
-        let rows = self.0.lock().unwrap();
-        let start = usize::try_from(cursor).unwrap();
-        let page: Vec<_> = rows.iter().skip(start).take(2).copied().collect();
-        let next = (!page.is_empty()).then(|| cursor + i64::try_from(page.len()).unwrap());
-        let rows = page
-            .into_iter()
-            .filter(|(_, seen)| seen.ingested_at >= ingested_from)
-            .collect();
-        std::future::ready(Ok(SeenPage { rows, next }))
-    }
-}
-
-fn url() -> String {
-    std::env::var("OPENMETER_VALKEY_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned())
-}
-
-fn now() -> i64 {
-    i64::try_from(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_micros(),
-    )
-    .unwrap()
-}
-
-fn claim(id: &str, time: i64, ingested_at: i64, content: u64) -> Claim {
-    let seen = Seen {
-        time,
-        ingested_at,
-        content: Content(content),
-    };
-    Claim {
-        identity: Identity::of("test", id),
-        seen,
-    }
-}
+use common::{HOUR, Stored, claim, count, now, registry_at, url};
+use ledger::Registry;
 
 /// A registry of its own on the shared Valkey.
 async fn registry(test: &str) -> (Registry, Wipe) {
     let prefix = format!("test:{test}:{}:{:x}", std::process::id(), now());
-    let ledger = Ledger::new(&LedgerConfig {
-        url: url(),
-        prefix: prefix.clone(),
-        timeout: Duration::from_secs(5),
-    })
-    .unwrap();
-    ledger.check().await.expect("a Valkey must run: make up");
-    (
-        Registry::new(
-            ledger,
-            RegistryConfig {
-                window: WINDOW,
-                lag: LAG,
-            },
-        ),
-        Wipe(prefix),
-    )
+    (registry_at(&url(), &prefix).await, Wipe(prefix))
 }
 
 /// Makes Valkey forget one registry, as a FLUSHALL would.
@@ -132,18 +36,6 @@ impl Wipe {
                 .unwrap();
         }
     }
-}
-
-/// Judges, "writes" and confirms, as a function does.
-async fn count(registry: &Registry, stored: &Stored, claims: &[Claim]) -> Vec<Seen> {
-    let judged = registry.judge(claims, stored).await.unwrap();
-    for (claim, winner) in claims.iter().zip(&judged.winners) {
-        if claim.seen == *winner {
-            stored.add(claim, *winner);
-        }
-    }
-    assert!(registry.confirms(claims, &judged).await.unwrap());
-    judged.winners
 }
 
 #[tokio::test]
