@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -91,7 +91,7 @@ impl Producer {
                 "queue.buffering.max.kbytes",
                 (budget_bytes / 512 + 4096).to_string(),
             );
-        let client = ThreadedProducer::from_config_and_context(&settings, Context)
+        let client = ThreadedProducer::from_config_and_context(&settings, Context::default())
             .map_err(|error| ProduceError::Connect(KafkaFault(error)))?;
         Ok(Self {
             client,
@@ -318,7 +318,29 @@ impl Delivery {
     }
 }
 
-struct Context;
+#[derive(Default)]
+struct Context {
+    // Only a change is logged: with Kafka away every request fails.
+    failing: AtomicBool,
+}
+
+impl Context {
+    fn note(&self, failed: Option<&KafkaError>) {
+        if self.failing.load(Ordering::Relaxed) == failed.is_some() {
+            return;
+        }
+        match (
+            failed,
+            self.failing.swap(failed.is_some(), Ordering::Relaxed),
+        ) {
+            (Some(error), false) => {
+                tracing::warn!(%error, "records do not become durable; senders are told to retry");
+            }
+            (None, true) => tracing::info!("records become durable again"),
+            _ => {}
+        }
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -334,6 +356,7 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Arc<Delivery>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Arc<Delivery>) {
+        self.note(result.as_ref().err().map(|(error, _)| error));
         delivery.settle(result);
     }
 }

@@ -1,0 +1,221 @@
+//! What is accepted, and when: an event is stamped, and accepted once it is durable.
+
+use std::{sync::Arc, time::Instant};
+
+use jiff::{Timestamp, TimestampRound, Unit};
+use metrics::{Counter, Histogram};
+use model::is_json_media_type;
+use stream::{
+    CloudEvent, DecodeError, KafkaConfig, ProduceError, Producer,
+    http::{Events, Refused},
+};
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::{Config, Limits};
+
+/// How many mistakes of a batch are told.
+const TOLD: usize = 20;
+
+/// Where events come in, which decides what is asked of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A broker's trigger: whatever is a CloudEvent.
+    Knative,
+    /// OpenMeter's API, which asks for a subject and for data that is a JSON object.
+    OpenMeter,
+}
+
+/// Why events were not accepted. None of a request's events is then known to be durable.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The request as a whole carries no events that we read.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Some events are wrong.
+    #[error("{}", first(.errors, *.count))]
+    Invalid {
+        /// The first of them.
+        errors: Vec<DecodeError>,
+        /// How many there are.
+        count: usize,
+    },
+    /// There is not a single event.
+    #[error("no events found")]
+    Empty,
+    /// Kafka does not hold them.
+    #[error(transparent)]
+    Produce(#[from] ProduceError),
+}
+
+fn first(errors: &[DecodeError], count: usize) -> String {
+    match (errors.first(), count) {
+        (Some(error), 1) => error.to_string(),
+        (Some(error), _) => format!("{error} (and {} more)", count - 1),
+        (None, _) => "invalid".to_owned(),
+    }
+}
+
+impl IngestError {
+    /// Returns whether the same request can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Produce(error) if error.is_retryable())
+    }
+}
+
+/// Accepts events. A clone is the same ingest.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    producer: Producer,
+    kafka: Arc<KafkaConfig>,
+    limits: Limits,
+    // Bytes of bodies that may be in memory.
+    reading: Arc<Semaphore>,
+    // Set once the topics are known to be there.
+    topics: Arc<OnceCell<()>>,
+    ingested: Counter,
+    produce_seconds: Histogram,
+}
+
+impl Ingest {
+    /// Returns an ingest that sends to the topic of `config`. A Kafka that is away is no
+    /// error here: readiness says so.
+    pub fn connect(config: &Config) -> Result<Self, ProduceError> {
+        // Handles to metrics are only good once there is a recorder.
+        runtime::telemetry::install_recorder();
+        metrics::describe_counter!("openmeter_events_ingested_total", "Total events ingested.");
+        metrics::describe_counter!(
+            "openmeter_ingest_rejected_total",
+            "Requests that were not accepted, by reason."
+        );
+        metrics::describe_histogram!(
+            "openmeter_ingest_produce_seconds",
+            metrics::Unit::Seconds,
+            "Time until Kafka held a request's events."
+        );
+        Ok(Self {
+            producer: Producer::connect(&config.kafka, config.limits.in_flight)?,
+            kafka: Arc::new(config.kafka.clone()),
+            limits: config.limits,
+            reading: Arc::new(Semaphore::new(
+                config.limits.in_flight.min(Semaphore::MAX_PERMITS),
+            )),
+            topics: Arc::default(),
+            ingested: metrics::counter!("openmeter_events_ingested_total"),
+            produce_seconds: metrics::histogram!("openmeter_ingest_produce_seconds"),
+        })
+    }
+
+    /// Accepts all events of a request or none of them, and returns when all are durable.
+    pub async fn accept(&self, events: Events, door: Door) -> Result<(), IngestError> {
+        let mut events = judge(events, door)?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        let accepted_at = now();
+        for event in &mut events {
+            event.stamp(accepted_at);
+        }
+        let count = events.len() as u64;
+        let started = Instant::now();
+        self.producer.send(events).await?;
+        self.produce_seconds.record(started.elapsed());
+        self.ingested.increment(count);
+        Ok(())
+    }
+
+    /// Returns whether events would be accepted: Kafka is there, and has the topics. They
+    /// are created on the way, so that ingest starts before Kafka does.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let names = [self.kafka.topic.as_str(), self.kafka.dead_topic.as_str()];
+        self.topics
+            .get_or_try_init(|| stream::create_topics(&self.kafka, &names))
+            .await?;
+        self.producer
+            .ping(std::time::Duration::from_secs(1))
+            .await?;
+        Ok(())
+    }
+
+    /// Returns whether the process can go on at all.
+    pub fn alive(&self) -> Result<(), String> {
+        self.producer.fatal_error().map_or(Ok(()), Err)
+    }
+
+    /// Waits until everything under way is durable or given up.
+    pub async fn flush(&self, timeout: std::time::Duration) -> Result<(), ProduceError> {
+        self.producer.flush(timeout).await
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn reading(&self) -> &Arc<Semaphore> {
+        &self.reading
+    }
+}
+
+/// Microseconds are what the store keeps: an event's time must not differ between
+/// its record and its row.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(
+        TimestampRound::new()
+            .smallest(Unit::Microsecond)
+            .mode(jiff::RoundMode::Trunc),
+    )
+    .unwrap_or(now)
+}
+
+/// Returns the events if all of them are right, else what is wrong with each.
+fn judge(events: Events, door: Door) -> Result<Vec<CloudEvent>, IngestError> {
+    let in_batch = events.len() > 1;
+    let mut right = Vec::with_capacity(events.len());
+    let mut errors = Vec::new();
+    let mut count = 0;
+    for (index, event) in events.into_iter().enumerate() {
+        let judged = event.and_then(|event| match door {
+            Door::Knative => Ok(event),
+            Door::OpenMeter => judge_for_openmeter(event)
+                .map_err(|error| if in_batch { error.at(index) } else { error }),
+        });
+        match judged {
+            Ok(event) => right.push(event),
+            Err(error) => {
+                count += 1;
+                if errors.len() < TOLD {
+                    errors.push(error);
+                }
+            }
+        }
+    }
+    if count > 0 {
+        return Err(IngestError::Invalid { errors, count });
+    }
+    Ok(right)
+}
+
+fn judge_for_openmeter(event: CloudEvent) -> Result<CloudEvent, DecodeError> {
+    if event.subject().is_none() {
+        return Err(DecodeError::field("subject", "is required"));
+    }
+    if event
+        .data_content_type()
+        .is_some_and(|content_type| !is_json_media_type(content_type))
+    {
+        return Err(DecodeError::field(
+            "datacontenttype",
+            "must be application/json",
+        ));
+    }
+    if event.data().is_some_and(|data| !is_object_or_null(data)) {
+        return Err(DecodeError::field("data", "must be a JSON object or null"));
+    }
+    Ok(event)
+}
+
+fn is_object_or_null(data: &[u8]) -> bool {
+    use serde_json::value::RawValue;
+    serde_json::from_slice::<&RawValue>(data)
+        .is_ok_and(|value| value.get().starts_with('{') || value.get() == "null")
+}
