@@ -19,6 +19,31 @@ status: ## say which engines are up
 down: ## take the engines down; their data stays
 	@$(ENGINES) down
 
+##@ the whole
+
+EVENTS ?= 100000
+SEED ?= 1
+# More for the driver of run and demo, such as ARGS="--chaos process=10"; ARGS=--help lists all.
+ARGS ?=
+
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+# Brings the engines up and, unless they ran before, down again.
+DRIVER = eval "$$($(ENGINES) env)" && exec $(RELEASE)/demo
+
+.PHONY: run
+run: build ## everything, with traffic to look at, until Ctrl-C
+	@$(DRIVER) run --events $(EVENTS) --seed $(SEED) $(ARGS)
+
+.PHONY: demo
+demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1
+	@$(DRIVER) demo --events $(EVENTS) --seed $(SEED) $(ARGS)
+
+.PHONY: build
+build: ## build the functions and the driver
+	@cargo build --release -p ingest -p process -p query -p tests \
+		--bin ingest --bin process --bin query --bin demo
+
 ##@ other
 
 .PHONY: help

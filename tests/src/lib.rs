@@ -1,1 +1,3 @@
 //! tests: to be written.
+
+pub mod demo;

@@ -1,0 +1,141 @@
+//! What a run calls its things in Kafka, ClickHouse and Valkey: its own, so that it begins from
+//! nothing, and several runs can share the engines.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+};
+
+use super::Options;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names that hold a run's id.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    pub(super) id: String,
+    pub(super) topic: String,
+    pub(super) dead_topic: String,
+    pub(super) group: String,
+    pub(super) database: String,
+    pub(super) prefix: String,
+}
+
+impl Names {
+    /// Returns names that no other run has.
+    pub(super) fn fresh() -> Self {
+        Self::of(&format!(
+            "{}_{}",
+            Timestamp::now().as_second(),
+            std::process::id()
+        ))
+    }
+
+    /// Returns the names of the run that has this id.
+    pub(super) fn of(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            topic: format!("openmeter.events.demo-{id}"),
+            dead_topic: format!("openmeter.events.dead.demo-{id}"),
+            group: format!("openmeter-process-demo-{id}"),
+            database: format!("openmeter_demo_{id}"),
+            prefix: format!("om-demo-{id}"),
+        }
+    }
+
+    /// Removes all that has these names. The functions must have ended.
+    pub(super) async fn remove(&self, options: &Options) -> anyhow::Result<()> {
+        let drop = format!("DROP DATABASE IF EXISTS {}", self.database);
+        let answers = [
+            self.remove_topics(&options.kafka)
+                .await
+                .context("remove the topics"),
+            sql(&options.clickhouse, &drop)
+                .await
+                .map(drop_text)
+                .context("remove the database"),
+            self.forget(&options.valkey)
+                .await
+                .context("remove the keys")
+                .map(|_| ()),
+        ];
+        answers.into_iter().collect()
+    }
+
+    async fn remove_topics(&self, brokers: &str) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .create()?;
+        let options = AdminOptions::new()
+            .request_timeout(Some(TIMEOUT))
+            .operation_timeout(Some(TIMEOUT));
+        let topics = admin
+            .delete_topics(&[&self.topic, &self.dead_topic], &options)
+            .await?;
+        let groups = admin.delete_groups(&[&self.group], &options).await?;
+        for (name, code) in topics.into_iter().chain(groups).filter_map(Result::err) {
+            let is_gone = matches!(
+                code,
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::GroupIdNotFound
+            );
+            ensure!(is_gone, "{name}: {code}");
+        }
+        Ok(())
+    }
+
+    /// Deletes what the functions keep in Valkey, and returns how many keys that was.
+    pub(super) async fn forget(&self, valkey: &str) -> anyhow::Result<u64> {
+        let mut connection = redis::Client::open(valkey)?
+            .get_multiplexed_async_connection()
+            .await?;
+        let (mut cursor, mut deleted) = (0_u64, 0);
+        loop {
+            let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(format!("*{}*", self.prefix))
+                .arg("COUNT")
+                .arg(1000)
+                .query_async(&mut connection)
+                .await?;
+            if !keys.is_empty() {
+                deleted += redis::cmd("UNLINK")
+                    .arg(keys)
+                    .query_async::<u64>(&mut connection)
+                    .await?;
+            }
+            cursor = next;
+            if cursor == 0 {
+                return Ok(deleted);
+            }
+        }
+    }
+}
+
+fn drop_text(_: String) {}
+
+/// Asks ClickHouse and returns the answer's text.
+pub(super) async fn sql(address: &str, statement: &str) -> anyhow::Result<String> {
+    let url = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(60))
+        .build()?;
+    let answer = http.post(url).body(statement.to_owned()).send().await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(
+        status.is_success(),
+        "clickhouse answered {status}: {}",
+        text.trim()
+    );
+    Ok(text)
+}
