@@ -169,15 +169,19 @@ fn now() -> Timestamp {
 
 /// Returns the events if all of them are right, else what is wrong with each.
 fn judge(events: Events, door: Door) -> Result<Vec<CloudEvent>, IngestError> {
-    let in_batch = events.len() > 1;
-    let mut right = Vec::with_capacity(events.len());
+    let mut right = Vec::with_capacity(events.each.len());
     let mut errors = Vec::new();
     let mut count = 0;
-    for (index, event) in events.into_iter().enumerate() {
+    for (index, event) in events.each.into_iter().enumerate() {
         let judged = event.and_then(|event| match door {
             Door::Knative => Ok(event),
-            Door::OpenMeter => judge_for_openmeter(event)
-                .map_err(|error| if in_batch { error.at(index) } else { error }),
+            Door::OpenMeter => judge_for_openmeter(event).map_err(|error| {
+                if events.is_batch {
+                    error.at(index)
+                } else {
+                    error
+                }
+            }),
         });
         match judged {
             Ok(event) => right.push(event),

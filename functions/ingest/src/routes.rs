@@ -66,7 +66,7 @@ async fn from_openmeter(
     take(&ingest, Door::OpenMeter, &headers, body, |bytes| {
         if is_plain_json(&headers) {
             let events = http::decode_json(bytes, limit)?;
-            return if events.is_empty() {
+            return if events.each.is_empty() {
                 Err(IngestError::Empty)
             } else {
                 Ok(events)

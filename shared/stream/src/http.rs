@@ -55,9 +55,23 @@ fn at(index: Option<usize>) -> String {
     index.map_or_else(String::new, |index| format!("event {index}: "))
 }
 
-/// The events of a request, each judged by itself, so that every mistake in a
-/// batch can be named.
-pub type Events = Vec<Result<CloudEvent, DecodeError>>;
+/// The events of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    /// Each judged by itself, so that every mistake in a batch can be named.
+    pub each: Vec<Result<CloudEvent, DecodeError>>,
+    /// Whether they came as a batch, where a mistake is told with its index.
+    pub is_batch: bool,
+}
+
+impl Events {
+    fn one(event: Result<CloudEvent, DecodeError>) -> Self {
+        Self {
+            each: vec![event],
+            is_batch: false,
+        }
+    }
+}
 
 /// How a request says that it carries events.
 enum Mode {
@@ -71,7 +85,7 @@ pub fn decode(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Events, 
     match mode(headers).ok_or(Refused::ContentType)? {
         Mode::Binary => {
             check_size(None, body.len(), limit)?;
-            Ok(vec![decode_binary(headers, body)])
+            Ok(Events::one(decode_binary(headers, body)))
         }
         Mode::Structured => decode_object(body, limit),
         Mode::Batch => decode_array(body, limit),
@@ -178,17 +192,20 @@ fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
 
 fn decode_object(body: &[u8], limit: usize) -> Result<Events, Refused> {
     check_size(None, body.len(), limit)?;
-    Ok(vec![decode_text(utf8(body)?)])
+    Ok(Events::one(decode_text(utf8(body)?)))
 }
 
 fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
     let elements = json::elements(utf8(body)?)?;
-    let mut events = Vec::with_capacity(elements.len());
+    let mut each = Vec::with_capacity(elements.len());
     for (index, text) in elements.into_iter().enumerate() {
         check_size(Some(index), text.len(), limit)?;
-        events.push(decode_text(text).map_err(|error| error.at(index)));
+        each.push(decode_text(text).map_err(|error| error.at(index)));
     }
-    Ok(events)
+    Ok(Events {
+        each,
+        is_batch: true,
+    })
 }
 
 fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {

@@ -259,6 +259,7 @@ fn every_mistake_in_a_batch_has_its_place() {
     let body = format!("[{}, 5, {}]", object(""), object(r#","time":1"#));
     let events = http::decode(&batch, body.as_bytes(), LIMIT).unwrap();
     let places: Vec<_> = events
+        .each
         .iter()
         .map(|event| {
             event
@@ -271,7 +272,7 @@ fn every_mistake_in_a_batch_has_its_place() {
         places,
         [None, Some((Some(1), None)), Some((Some(2), Some("time")))]
     );
-    assert!(http::decode(&batch, b"[]", LIMIT).unwrap().is_empty());
+    assert!(http::decode(&batch, b"[]", LIMIT).unwrap().each.is_empty());
     for body in ["{}", "", "[1", "[] x"] {
         assert!(
             http::decode(&batch, body.as_bytes(), LIMIT).is_err(),
@@ -286,11 +287,15 @@ fn json_that_does_not_say_what_it_is_is_an_event_or_an_array() {
     assert_eq!(
         http::decode_json(object("").as_bytes(), LIMIT)
             .unwrap()
+            .each
             .len(),
         1
     );
     let two = format!(" [{0},{0}]", object(""));
-    assert_eq!(http::decode_json(two.as_bytes(), LIMIT).unwrap().len(), 2);
+    assert_eq!(
+        http::decode_json(two.as_bytes(), LIMIT).unwrap().each.len(),
+        2
+    );
 }
 
 #[test]

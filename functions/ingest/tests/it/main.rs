@@ -1,0 +1,7 @@
+//! Ingest over HTTP, with a real Kafka (OPENMETER_KAFKA_BROKER, by default 127.0.0.1:9092) and
+//! with one that is away.
+
+mod accepted;
+mod away;
+mod door;
+mod support;
