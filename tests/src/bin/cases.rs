@@ -1,0 +1,44 @@
+//! Runs a file of acceptance cases against the functions, on the engines of `make up`.
+//!
+//! `cases [FILE]`; the last line is `N passed, N failed, N skipped`, and the exit code is 0
+//! only if nothing failed.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use tests::cases::{self, CaseFile, Tally};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/openmeter.json");
+    let file = std::env::args_os()
+        .nth(1)
+        .map_or_else(default, PathBuf::from);
+    let tally = Box::pin(run(&file)).await.or_else(|error| {
+        let mut out = io::stdout().lock();
+        writeln!(out, "FAILED {}: {error:#}", file.display())?;
+        let tally = Tally {
+            failed: 1,
+            ..Tally::default()
+        };
+        writeln!(out, "{tally}")?;
+        anyhow::Ok(tally)
+    });
+    match tally {
+        Ok(tally) if tally.failed == 0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+async fn run(file: &Path) -> anyhow::Result<Tally> {
+    let text = std::fs::read_to_string(file).context("read the file")?;
+    let report = cases::run(&CaseFile::parse(&text)?).await;
+    let mut out = io::stdout().lock();
+    report.write(&mut out)?;
+    out.flush()?;
+    Ok(report.tally())
+}
