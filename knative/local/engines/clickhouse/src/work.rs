@@ -129,15 +129,24 @@ impl Work<'_> {
                 &[],
             )?;
         }
-        if !self.call.settings.is_empty() {
-            connection.run(set(&self.call.settings)?.as_bytes(), "Null", &[])?;
+        let (guards, settings): (Vec<_>, Vec<_>) = self
+            .call
+            .settings
+            .iter()
+            .partition(|(name, _)| name == "readonly");
+        if !settings.is_empty() {
+            connection.run(set(&settings)?.as_bytes(), "Null", &[])?;
         }
-        // The engine's own guard behind `refuse`. 1 also forbids the table
-        // functions that read files and URLs; 2 is what ClickHouse takes for GET.
-        let guard = match self.rights {
-            Rights::ReadOnly => Some("SET readonly = 1"),
-            Rights::Full if self.call.is_get => Some("SET readonly = 2"),
-            Rights::Full => None,
+        // The engine's own guard behind `refuse`, last since it forbids to be set
+        // twice. 1 also forbids the table functions that read files and URLs; 2
+        // is what ClickHouse takes for GET. The sender may ask for more.
+        let asks = |level: &str| guards.iter().any(|(_, value)| value == level);
+        let guard = if self.rights == Rights::ReadOnly || asks("1") {
+            Some("SET readonly = 1")
+        } else if self.call.is_get || asks("2") {
+            Some("SET readonly = 2")
+        } else {
+            None
         };
         if let Some(guard) = guard {
             connection.run(guard.as_bytes(), "Null", &[])?;
@@ -278,7 +287,7 @@ fn several() -> Exception {
 }
 
 /// One SET for all settings, so that a wrong one is told with its own error.
-fn set(settings: &[(String, String)]) -> Result<String, Exception> {
+fn set(settings: &[&(String, String)]) -> Result<String, Exception> {
     let mut parts = Vec::with_capacity(settings.len());
     for (name, value) in settings {
         let is_name = !name.is_empty()
@@ -314,11 +323,11 @@ mod tests {
 
     #[test]
     fn settings_cannot_break_out_of_their_quotes() {
-        let settings = [("max_threads".to_owned(), "1', readonly = '0\\".to_owned())];
+        let settings = ("max_threads".to_owned(), "1', readonly = '0\\".to_owned());
         assert_eq!(
-            set(&settings).unwrap(),
+            set(&[&settings]).unwrap(),
             r"SET max_threads = '1\', readonly = \'0\\'"
         );
-        assert!(set(&[("a = 1, b".to_owned(), String::new())]).is_err());
+        assert!(set(&[&("a = 1, b".to_owned(), String::new())]).is_err());
     }
 }

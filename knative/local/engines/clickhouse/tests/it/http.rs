@@ -42,6 +42,36 @@ async fn get_reads_and_never_writes() {
 }
 
 #[tokio::test]
+async fn a_sender_may_ask_for_fewer_rights_and_never_for_more() {
+    let server = Server::start();
+    for level in ["0", "1", "2"] {
+        let url = format!("{}/?readonly={level}&query=SELECT+1", server.url);
+        assert_eq!(
+            reqwest::get(url).await.unwrap().text().await.unwrap(),
+            "1\n",
+            "GET, {level}"
+        );
+        let reader = format!("?user=grafana&password=secret&readonly={level}");
+        assert_eq!(
+            server.post(&reader, "SELECT 1").await,
+            (200, "1\n".to_owned()),
+            "reader, {level}"
+        );
+        let (_, text) = server
+            .post(&reader, "SELECT 1 SETTINGS max_threads = 1")
+            .await;
+        assert!(text.starts_with("Code: 164."), "reader, {level}: {text}");
+        let create = "CREATE TABLE t (a Int8) ENGINE = Memory";
+        let (status, text) = server.post(&format!("?readonly={level}"), create).await;
+        assert_eq!(
+            status,
+            if level == "0" { 200 } else { 500 },
+            "default, {level}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_answer_carries_clickhouses_headers() {
     let server = Server::start();
     let answer = reqwest::Client::new()
