@@ -39,6 +39,13 @@ run: build ## everything, with traffic to look at, until Ctrl-C
 demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1
 	@$(DRIVER) demo --events $(EVENTS) --seed $(SEED) $(ARGS)
 
+# Read by `cases`; a file of one's own has the format of this one.
+CASES ?= tests/cases/openmeter.json
+
+.PHONY: cases
+cases: up ## acceptance cases given as data; CASES=FILE
+	@eval "$$($(ENGINES) env)" && cargo run --quiet -p tests --bin cases -- "$(CASES)"
+
 .PHONY: build
 build: ## build the functions and the driver
 	@cargo build --release -p ingest -p process -p query -p tests \
