@@ -1,5 +1,7 @@
 //! The store on the real engine: OPENMETER_CLICKHOUSE_ADDRESS, or what `make up` starts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod aggregations;
 mod events;
 mod history;
