@@ -43,28 +43,17 @@ pub enum StoreError {
     },
 }
 
-/// Codes that blame the statement or its data: the same bytes fail again.
-/// Everything else (too many parts, memory, a table that is still to be made, a
-/// password that an operator corrects) can pass, and an event must outlive it.
-const PERMANENT: &[u32] = &[
+/// Codes that blame the rows themselves: the same rows fail again.
+///
+/// Everything else can pass and must not cost an event: too many parts, memory, a table
+/// that is still to be made, a server that is older than our statements, a password that
+/// an operator corrects, a body that broke off on its way (which reads as bad data).
+const OF_THE_ROWS: &[u32] = &[
     6,   // CANNOT_PARSE_TEXT
-    16,  // NO_SUCH_COLUMN_IN_TABLE
-    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
-    32,  // ATTEMPT_TO_READ_AFTER_EOF
-    33,  // CANNOT_READ_ALL_DATA
-    36,  // BAD_ARGUMENTS
     38,  // CANNOT_PARSE_DATE
     41,  // CANNOT_PARSE_DATETIME
-    43,  // ILLEGAL_TYPE_OF_ARGUMENT
-    46,  // UNKNOWN_FUNCTION
-    47,  // UNKNOWN_IDENTIFIER
-    53,  // TYPE_MISMATCH
-    62,  // SYNTAX_ERROR
-    69,  // ARGUMENT_OUT_OF_BOUND
     70,  // CANNOT_CONVERT_TYPE
     72,  // CANNOT_PARSE_NUMBER
-    115, // UNKNOWN_SETTING
-    117, // INCORRECT_DATA
     128, // TOO_LARGE_ARRAY_SIZE
     131, // TOO_LARGE_STRING_SIZE
     321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
@@ -74,13 +63,10 @@ const PERMANENT: &[u32] = &[
 ];
 
 impl StoreError {
-    /// Returns whether the same request can succeed later.
+    /// Returns whether the same request can succeed later: whether it was not the rows
+    /// that ClickHouse refused.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Refused { code, .. } => code.is_none_or(|code| !PERMANENT.contains(&code)),
-            Self::Unreadable { .. } => false,
-        }
+        self.code().is_none_or(|code| !OF_THE_ROWS.contains(&code))
     }
 
     /// Returns the error of doing `what`, which may take as long as `limit`.
@@ -137,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fault_of_statement_or_data_is_permanent() {
+    fn only_a_fault_of_the_rows_is_permanent() {
         for (error, retryable) in [
             (refused("Code: 252. DB::Exception: Too many parts"), true),
             (
@@ -146,8 +132,13 @@ mod tests {
             ),
             (refused("Code: 60. DB::Exception: Unknown table"), true),
             (refused("503 Service Unavailable"), true),
-            (refused("Code: 117. DB::Exception: Incorrect data"), false),
-            (refused("Code: 62. DB::Exception: Syntax error"), false),
+            (
+                refused("Code: 33. DB::Exception: Cannot read all data"),
+                true,
+            ),
+            (refused("Code: 62. DB::Exception: Syntax error"), true),
+            (refused("Code: 407. DB::Exception: Decimal overflow"), false),
+            (refused("Code: 131. DB::Exception: Too large string"), false),
             (
                 StoreError::of("insert", Duration::ZERO, Error::Network("gone".into())),
                 true,
@@ -158,7 +149,7 @@ mod tests {
             ),
             (
                 StoreError::of("query", Duration::ZERO, Error::NotEnoughData),
-                false,
+                true,
             ),
         ] {
             assert_eq!(error.is_retryable(), retryable, "{error}");
