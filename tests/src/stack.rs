@@ -248,7 +248,11 @@ impl Stack {
     /// rows were stored: repeats and conflicts are worked on without a row of their own, so
     /// rows would not tell.
     pub async fn wait_until_counted(&self, accepted: u64) -> anyhow::Result<()> {
-        let group = self.engines.group(&self.names)?;
+        self.wait_until_group_has(&self.names.id, accepted).await
+    }
+
+    async fn wait_until_group_has(&self, group: &str, accepted: u64) -> anyhow::Result<()> {
+        let group = self.engines.group(group)?;
         let accepted = i64::try_from(accepted).context("count events")?;
         let until = Instant::now() + COUNTED_WITHIN;
         let (group, mut progress) = (Arc::new(group), Progress::default());
@@ -265,6 +269,32 @@ impl Stack {
         bail!(
             "after {COUNTED_WITHIN:?}, {accepted} events were accepted, and kafka has {progress:?}"
         )
+    }
+
+    /// Counts the whole topic once more, by a second process of another consumer group.
+    pub async fn replay(&self) -> anyhow::Result<()> {
+        let group = format!("{}.replay", self.names.id);
+        let env = self
+            .engines
+            .env(&self.names, &[("OPENMETER_KAFKA_GROUP", &group)]);
+        let (mut functions, stop) = (JoinSet::new(), CancellationToken::new());
+        serve(
+            process::app(&env)?.trigger(Trigger::Kafka),
+            &mut functions,
+            &stop,
+        )
+        .await?;
+        self.wait_until_group_has(&group, 0).await?;
+        stop.cancel();
+        while let Some(function) = functions.join_next().await {
+            function.context("process panicked")??;
+        }
+        Ok(())
+    }
+
+    /// Lets ClickHouse do something to this stack's tables.
+    pub async fn clickhouse(&self, sql: &str) -> anyhow::Result<()> {
+        self.engines.clickhouse(&self.names, sql).await
     }
 
     /// Stops the functions in order and removes what is theirs.

@@ -107,10 +107,10 @@ impl Engines {
     }
 
     /// Returns a client that can read the group's offsets. It does not join the group.
-    pub(super) fn group(&self, names: &Names) -> anyhow::Result<BaseConsumer> {
+    pub(super) fn group(&self, group: &str) -> anyhow::Result<BaseConsumer> {
         ClientConfig::new()
             .set("bootstrap.servers", &self.kafka)
-            .set("group.id", &names.id)
+            .set("group.id", group)
             .create()
             .context("connect to kafka")
     }
@@ -148,6 +148,15 @@ impl Engines {
             }
         }
         Ok(())
+    }
+
+    /// Lets ClickHouse do something to the tables.
+    pub(super) async fn clickhouse(&self, names: &Names, sql: &str) -> anyhow::Result<()> {
+        let client = clickhouse::Client::default()
+            .with_url(self.clickhouse.url().as_str())
+            .with_user("default")
+            .with_database(&names.id);
+        Ok(client.query(sql).execute().await?)
     }
 
     async fn remove_from_clickhouse(&self, names: &Names) -> anyhow::Result<()> {
