@@ -4,31 +4,24 @@
 //! before the batch is worked on. Offsets are committed by hand, after the work.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    panic::{AssertUnwindSafe, catch_unwind},
+    collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use jiff::Timestamp;
 use model::UsageEvent;
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
+    Offset, TopicPartitionList,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedHeaders, BorrowedMessage, Headers as _},
 };
-use serde::Deserialize;
 use tokio::task::JoinHandle;
 
-use crate::{DeadRecord, DecodeError, KafkaConfig, KafkaFault, client, kafka};
-
-/// How often a consumer that waits looks whether it is to end.
-const NAP: Duration = Duration::from_millis(100);
+use crate::{DeadRecord, KafkaConfig, KafkaFault, client, drain::drain, group::Group};
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +53,13 @@ pub struct Batch {
     /// The records that are no CloudEvents.
     pub dead: Vec<DeadRecord>,
     // Where each partition goes on, and the assignment under which it was read.
-    positions: BTreeMap<i32, Position>,
+    pub(crate) positions: BTreeMap<i32, Position>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Position {
-    next: i64,
-    epoch: u64,
+pub(crate) struct Position {
+    pub(crate) next: i64,
+    pub(crate) epoch: u64,
 }
 
 impl Batch {
@@ -114,7 +107,7 @@ impl ConsumeError {
 
 /// One member of a consumer group, on one topic.
 pub struct Consumer {
-    client: Arc<BaseConsumer<Context>>,
+    client: Arc<BaseConsumer<Group>>,
     // A drain whose caller went away; the next call gets its records.
     draining: Option<JoinHandle<Result<Batch, ConsumeError>>>,
     stop: Arc<AtomicBool>,
@@ -159,10 +152,7 @@ impl Consumer {
             .set("fetch.wait.max.ms", "100")
             .set("statistics.interval.ms", "5000");
         let connect = |error| ConsumeError::Connect(KafkaFault(error));
-        let context = Context {
-            topic: topic.to_owned(),
-            owned: Mutex::default(),
-        };
+        let context = Group::of(topic);
         let client = BaseConsumer::from_config_and_context(&settings, context).map_err(connect)?;
         client.subscribe(&[topic]).map_err(connect)?;
         Ok(Self {
@@ -199,7 +189,7 @@ impl Consumer {
                 all = false;
                 continue;
             }
-            let topic = &self.client.context().topic;
+            let topic = self.client.context().topic();
             offsets
                 .add_partition_offset(topic, partition, Offset::Offset(position.next))
                 .map_err(|error| ConsumeError::Commit(KafkaFault(error)))?;
@@ -248,130 +238,9 @@ impl Drop for Consumer {
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Consumer")
-            .field("topic", &self.client.context().topic)
+            .field("topic", &self.client.context().topic())
             .finish_non_exhaustive()
     }
-}
-
-fn drain(
-    client: &BaseConsumer<Context>,
-    limits: BatchLimits,
-    stop: &AtomicBool,
-) -> Result<Batch, ConsumeError> {
-    let mut batch = Batch::default();
-    // The partition of each event, for the case that one moves while we read.
-    let mut partitions: Vec<i32> = Vec::new();
-    let mut bytes = 0;
-    let mut until: Option<Instant> = None;
-    let mut epoch_of = (-1, 0);
-    loop {
-        let left = until.map_or(NAP, |until| until.saturating_duration_since(Instant::now()));
-        let is_over = until.is_some() && left.is_zero();
-        if is_over || stop.load(Ordering::Relaxed) {
-            break;
-        }
-        let message = match client.poll(left) {
-            None => continue,
-            Some(Ok(message)) => message,
-            Some(Err(error)) if is_fatal(client, &error) => {
-                return Err(ConsumeError::Fatal(KafkaFault(error)));
-            }
-            // librdkafka goes on by itself; its context has logged it.
-            Some(Err(_)) => continue,
-        };
-        until.get_or_insert_with(|| Instant::now() + limits.wait);
-        let (partition, offset) = (message.partition(), message.offset());
-        if epoch_of.0 != partition || batch.is_empty() {
-            epoch_of = (partition, client.context().epoch(partition));
-        }
-        let position = Position {
-            next: offset + 1,
-            epoch: epoch_of.1,
-        };
-        batch.positions.insert(partition, position);
-        bytes += message.payload_len();
-        match decode(&message) {
-            Ok(event) => {
-                batch.events.push(event);
-                partitions.push(partition);
-            }
-            Err(reason) => batch.dead.push(dead(&message, reason)),
-        }
-        if batch.len() >= limits.records || bytes >= limits.bytes {
-            break;
-        }
-    }
-    drop_lost(&mut batch, &partitions, &client.context().owned());
-    Ok(batch)
-}
-
-/// Drops what was read of partitions that have moved meanwhile: their new owner reads it
-/// from the last commit on.
-fn drop_lost(batch: &mut Batch, partitions: &[i32], owned: &HashMap<i32, u64>) {
-    let is_kept =
-        |partition: i32, position: &Position| owned.get(&partition) == Some(&position.epoch);
-    let lost = |positions: &BTreeMap<i32, Position>, partition: i32| {
-        positions
-            .get(&partition)
-            .is_none_or(|position| !is_kept(partition, position))
-    };
-    if batch
-        .positions
-        .iter()
-        .all(|(&partition, position)| is_kept(partition, position))
-    {
-        return;
-    }
-    let mut of_event = partitions.iter();
-    let positions = &batch.positions;
-    batch.events.retain(|_| {
-        of_event
-            .next()
-            .is_some_and(|&partition| !lost(positions, partition))
-    });
-    batch
-        .dead
-        .retain(|record| !lost(positions, record.partition));
-    batch
-        .positions
-        .retain(|&partition, position| is_kept(partition, position));
-}
-
-fn decode(message: &BorrowedMessage<'_>) -> Result<UsageEvent, DecodeError> {
-    let recorded_at = message
-        .timestamp()
-        .to_millis()
-        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
-        .unwrap_or_else(Timestamp::now);
-    let value = message.payload();
-    let Some(headers) = message.headers() else {
-        return kafka::decode([], value, recorded_at);
-    };
-    // The binding panics on a header whose name is not UTF-8, and anyone who may write to
-    // the topic can send one.
-    let decoded = AssertUnwindSafe(|| kafka::decode(pairs(headers), value, recorded_at));
-    catch_unwind(decoded)
-        .unwrap_or_else(|_| Err(DecodeError::whole("has a header whose name is not UTF-8")))
-}
-
-fn pairs(headers: &BorrowedHeaders) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    headers.iter().map(|header| (header.key, header.value))
-}
-
-fn dead(message: &BorrowedMessage<'_>, reason: DecodeError) -> DeadRecord {
-    DeadRecord {
-        partition: message.partition(),
-        offset: message.offset(),
-        reason,
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: message.headers().map(BorrowedHeaders::detach),
-    }
-}
-
-fn is_fatal(client: &BaseConsumer<Context>, error: &KafkaError) -> bool {
-    matches!(error, KafkaError::MessageConsumptionFatal(_))
-        || client.client().fatal_error().is_some()
 }
 
 fn is_rebalance(error: &KafkaError) -> bool {
@@ -384,111 +253,4 @@ fn is_rebalance(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::AssignmentLost
         )
     )
-}
-
-/// Knows which partitions are ours.
-struct Context {
-    topic: String,
-    // Each with a number that changes whenever it is assigned anew.
-    owned: Mutex<HashMap<i32, u64>>,
-}
-
-impl Context {
-    fn owned(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn epoch(&self, partition: i32) -> u64 {
-        self.owned().get(&partition).copied().unwrap_or_default()
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, topic = self.topic, "kafka consumer");
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
-            return;
-        };
-        let Some(topic) = statistics.topics.get(&self.topic) else {
-            return;
-        };
-        let owned = self.owned();
-        for partition in topic.partitions.values() {
-            // -1 is "not known", and partitions of others are theirs to tell.
-            if partition.consumer_lag >= 0 && owned.contains_key(&partition.partition) {
-                lag(&self.topic, partition.partition, partition.consumer_lag);
-            }
-        }
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let (list, assigned) = match rebalance {
-            Rebalance::Assign(list) => (list, true),
-            Rebalance::Revoke(list) => (list, false),
-            Rebalance::Error(_) => return,
-        };
-        let partitions: Vec<i32> = list
-            .elements()
-            .iter()
-            .map(|element| element.partition())
-            .collect();
-        tracing::info!(
-            topic = self.topic,
-            ?partitions,
-            assigned,
-            "kafka partitions moved"
-        );
-        let mut owned = self.owned();
-        for partition in partitions {
-            if assigned {
-                owned.insert(partition, next_epoch());
-            } else {
-                owned.remove(&partition);
-                lag(&self.topic, partition, 0);
-            }
-        }
-    }
-}
-
-fn next_epoch() -> u64 {
-    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a gauge is a float, and 2^53 records behind is behind"
-)]
-fn lag(topic: &str, partition: i32, records: i64) {
-    let labels = [
-        ("topic", topic.to_owned()),
-        ("partition", partition.to_string()),
-    ];
-    metrics::gauge!("openmeter_consumer_lag", &labels).set(records as f64);
-}
-
-/// What we read of librdkafka's statistics.
-#[derive(Deserialize)]
-struct Statistics {
-    topics: HashMap<String, TopicStatistics>,
-}
-
-#[derive(Deserialize)]
-struct TopicStatistics {
-    partitions: HashMap<String, PartitionStatistics>,
-}
-
-#[derive(Deserialize)]
-struct PartitionStatistics {
-    partition: i32,
-    consumer_lag: i64,
 }

@@ -1,0 +1,195 @@
+//! Takes what there is from librdkafka and decodes it on the way.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use model::UsageEvent;
+use rdkafka::{
+    Message as _,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+    message::{BorrowedHeaders, BorrowedMessage, Headers as _},
+};
+
+use crate::{
+    Batch, BatchLimits, ConsumeError, DeadRecord, DecodeError, KafkaFault, consumer::Position,
+    group::Group, kafka,
+};
+
+/// How often a consumer that waits looks whether it is to end.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Waits for a first record and returns those that follow it within `limits`; nothing
+/// once it is told to stop.
+pub(crate) fn drain(
+    client: &BaseConsumer<Group>,
+    limits: BatchLimits,
+    stop: &AtomicBool,
+) -> Result<Batch, ConsumeError> {
+    let mut batch = Batch::default();
+    // The partition of each event, for the case that one moves while we read.
+    let mut partitions: Vec<i32> = Vec::new();
+    let mut bytes = 0;
+    let mut until: Option<Instant> = None;
+    let mut epoch_of = (-1, 0);
+    loop {
+        let left = until.map_or(NAP, |until| until.saturating_duration_since(Instant::now()));
+        let is_over = until.is_some() && left.is_zero();
+        if is_over || stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let message = match client.poll(left) {
+            None => continue,
+            Some(Ok(message)) => message,
+            Some(Err(error)) if is_fatal(client, &error) => {
+                return Err(ConsumeError::Fatal(KafkaFault(error)));
+            }
+            // librdkafka goes on by itself; its context has logged it.
+            Some(Err(_)) => continue,
+        };
+        until.get_or_insert_with(|| Instant::now() + limits.wait);
+        let (partition, offset) = (message.partition(), message.offset());
+        if epoch_of.0 != partition || batch.is_empty() {
+            epoch_of = (partition, client.context().epoch(partition));
+        }
+        let position = Position {
+            next: offset + 1,
+            epoch: epoch_of.1,
+        };
+        batch.positions.insert(partition, position);
+        bytes += message.payload_len();
+        match decode(&message) {
+            Ok(event) => {
+                batch.events.push(event);
+                partitions.push(partition);
+            }
+            Err(reason) => batch.dead.push(dead(&message, reason)),
+        }
+        if batch.len() >= limits.records || bytes >= limits.bytes {
+            break;
+        }
+    }
+    drop_lost(&mut batch, &partitions, &client.context().owned());
+    Ok(batch)
+}
+
+/// Drops what was read of partitions that have moved meanwhile: their new owner reads it
+/// from the last commit on.
+fn drop_lost(batch: &mut Batch, partitions: &[i32], owned: &HashMap<i32, u64>) {
+    let is_kept =
+        |partition: i32, position: &Position| owned.get(&partition) == Some(&position.epoch);
+    let lost = |positions: &BTreeMap<i32, Position>, partition: i32| {
+        positions
+            .get(&partition)
+            .is_none_or(|position| !is_kept(partition, position))
+    };
+    if batch
+        .positions
+        .iter()
+        .all(|(&partition, position)| is_kept(partition, position))
+    {
+        return;
+    }
+    let mut of_event = partitions.iter();
+    let positions = &batch.positions;
+    batch.events.retain(|_| {
+        of_event
+            .next()
+            .is_some_and(|&partition| !lost(positions, partition))
+    });
+    batch
+        .dead
+        .retain(|record| !lost(positions, record.partition));
+    batch
+        .positions
+        .retain(|&partition, position| is_kept(partition, position));
+}
+
+fn decode(message: &BorrowedMessage<'_>) -> Result<UsageEvent, DecodeError> {
+    let recorded_at = message
+        .timestamp()
+        .to_millis()
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+        .unwrap_or_else(Timestamp::now);
+    let value = message.payload();
+    let Some(headers) = message.headers() else {
+        return kafka::decode([], value, recorded_at);
+    };
+    // The binding panics on a header whose name is not UTF-8, and anyone who may write to
+    // the topic can send one.
+    let decoded = AssertUnwindSafe(|| kafka::decode(pairs(headers), value, recorded_at));
+    catch_unwind(decoded)
+        .unwrap_or_else(|_| Err(DecodeError::whole("has a header whose name is not UTF-8")))
+}
+
+fn pairs(headers: &BorrowedHeaders) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    headers.iter().map(|header| (header.key, header.value))
+}
+
+fn dead(message: &BorrowedMessage<'_>, reason: DecodeError) -> DeadRecord {
+    DeadRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        reason,
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map(BorrowedHeaders::detach),
+    }
+}
+
+fn is_fatal(client: &BaseConsumer<Group>, error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || client.client().fatal_error().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str) -> UsageEvent {
+        crate::CloudEvent::new(id, "/gw", "t").into_usage(Timestamp::UNIX_EPOCH)
+    }
+
+    fn dead(partition: i32) -> DeadRecord {
+        DeadRecord {
+            partition,
+            offset: 0,
+            reason: DecodeError::whole("is dead"),
+            key: None,
+            value: None,
+            headers: None,
+        }
+    }
+
+    #[test]
+    fn what_was_read_of_a_partition_that_moved_is_dropped() {
+        let read = || Batch {
+            events: vec![event("a0"), event("b0"), event("a1"), event("c0")],
+            dead: vec![dead(0), dead(1)],
+            positions: (0..3)
+                .map(|partition| (partition, Position { next: 2, epoch: 7 }))
+                .collect(),
+        };
+        let partitions = [0, 1, 0, 2];
+        let mut all = read();
+        drop_lost(
+            &mut all,
+            &partitions,
+            &HashMap::from([(0, 7), (1, 7), (2, 7)]),
+        );
+        assert_eq!(all.len(), 6);
+
+        // Partition 1 is gone, and 2 came back meanwhile: it is read again from its commit.
+        let mut some = read();
+        drop_lost(&mut some, &partitions, &HashMap::from([(0, 7), (2, 8)]));
+        let ids: Vec<_> = some.events.iter().map(|event| event.id.as_str()).collect();
+        assert_eq!(ids, ["a0", "a1"]);
+        assert_eq!(some.dead.len(), 1);
+        assert_eq!(some.positions.keys().collect::<Vec<_>>(), [&0]);
+    }
+}
