@@ -51,6 +51,25 @@ build: ## build the functions and the driver
 	@cargo build --release -p ingest -p process -p query -p tests \
 		--bin ingest --bin process --bin query --bin demo
 
+##@ checks
+
+.PHONY: test
+test: up ## every test, on the real engines; ends with counts
+	@eval "$$($(ENGINES) env)" && tests/run
+
+.PHONY: bench
+bench: up ## ratios against a baseline in the same run, and target/bench.json; ONLY=name
+	@cargo build --release -p ingest -p process -p query -p tests \
+		--bin ingest --bin process --bin query --bin bench
+	@command -v wrk >/dev/null || { echo "installing wrk (apt)"; apt-get install -y --no-install-recommends wrk >/dev/null; }
+	@eval "$$($(ENGINES) env)" && $(RELEASE)/bench $(ONLY)
+
+.PHONY: lint
+lint: ## formatting, clippy and licences, as CI has them
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@cargo deny --log-level error check bans licenses sources
+
 ##@ other
 
 .PHONY: help
