@@ -26,6 +26,17 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    pub(crate) fn of(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            owned: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     pub(crate) fn owned(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
     }
