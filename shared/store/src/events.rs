@@ -110,17 +110,45 @@ impl Store {
     /// Returns the events that pass `filter`, latest time first.
     pub async fn events(&self, filter: &EventFilter) -> Result<Vec<StoredEvent>, StoreError> {
         const WHAT: &str = "list events";
-        let rows = self
-            .rows::<EventAnswer>(WHAT, filter.question(self))
+        let mut rows = self
+            .rows::<EventAnswer>(WHAT, filter.question(self, Keys::OfRows))
             .await?;
+        // Rows that were taken away may have stood in the place of others.
+        if rows.len() < usize::from(filter.limit()) {
+            rows = self
+                .rows(WHAT, filter.question(self, Keys::OfEvents))
+                .await?;
+        }
         rows.into_iter().map(|row| row.event(WHAT)).collect()
     }
 }
 
+/// Where the keys of the newest events are looked for.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// In the table, from its end: it stops as soon as there are enough.
+    OfRows,
+    /// In the view: exact whatever was taken away, and read from end to end.
+    OfEvents,
+}
+
+impl Keys {
+    fn source(self) -> (&'static str, &'static str) {
+        match self {
+            Self::OfRows => ("events", "is_deleted = 0"),
+            Self::OfEvents => ("events_current", "1"),
+        }
+    }
+}
+
 impl EventFilter {
+    fn limit(&self) -> u8 {
+        self.limit.unwrap_or(MOST).min(MOST)
+    }
+
     /// The keys of the newest events are found first, in the narrow columns; only those
     /// few events are then read whole.
-    fn question(&self, store: &Store) -> Query {
+    fn question(&self, store: &Store, keys: Keys) -> Query {
         let texts = [
             ("id", "position(id, {id:String}) > 0", &self.id),
             ("subject", "subject = {subject:String}", &self.subject),
@@ -143,12 +171,13 @@ impl EventFilter {
                 .map(|(name, term, _)| {
                     format!("{term} fromUnixTimestamp64Micro({{{name}:Int64}}, 'UTC')")
                 });
+        let (source, stands) = keys.source();
         let terms: Vec<_> = text_terms.chain(time_terms).collect();
-        let filter = if terms.is_empty() {
-            "1".to_owned()
-        } else {
-            terms.join(" AND ")
-        };
+        // Outside as well: the row that stands may not pass where an older one did.
+        let filter = terms
+            .iter()
+            .map(|term| format!(" AND {term}"))
+            .collect::<String>();
         let sql = format!(
             "SELECT id, source, type AS event_type, subject, \
                 toUnixTimestamp64Micro(time) AS event_time, data, attributes, \
@@ -157,9 +186,10 @@ impl EventFilter {
                 toUnixTimestamp64Micro(stored_at) AS stored \
              FROM events_current \
              WHERE (time, identity, content) IN ( \
-                SELECT time, identity, content FROM events_current \
-                WHERE {filter} \
-                ORDER BY time DESC, identity, content LIMIT {{limit:UInt8}}) \
+                SELECT time, identity, content FROM {source} \
+                WHERE {stands}{filter} \
+                ORDER BY time DESC, identity, content \
+                LIMIT 1 BY time, identity, content LIMIT {{limit:UInt8}}){filter} \
              ORDER BY time DESC, identity, content"
         );
         let mut query = store.ask(&sql);
@@ -173,7 +203,7 @@ impl EventFilter {
                 query = query.param(name, micros_at_or_after(value));
             }
         }
-        query.param("limit", self.limit.unwrap_or(MOST).min(MOST))
+        query.param("limit", self.limit())
     }
 }
 

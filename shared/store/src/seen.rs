@@ -12,6 +12,11 @@ use crate::{connection::Store, error::StoreError};
 /// which a parser begins to mind.
 const AT_A_TIME: usize = 50_000;
 
+/// Up to so many identities the bloom filters are asked first. For more, asking each filter
+/// for each identity takes longer than reading the column: at 10 million rows 0.26 s and
+/// 0.13 s for 50,000, 0.03 s and 0.08 s for 1,000.
+const FEW: usize = 10_000;
+
 /// Rows of a page of [`History::seen_after`], about: rows stored at one instant are not
 /// divided.
 const PAGE: u64 = 250_000;
@@ -45,7 +50,10 @@ impl History for Store {
     ) -> Result<HashMap<Identity, Vec<Seen>>, StoreError> {
         let mut found: HashMap<Identity, Vec<Seen>> = HashMap::new();
         for some in identities.chunks(AT_A_TIME) {
-            let query = self.ask(&seen_sql(some));
+            let use_filters = if some.len() <= FEW { "1" } else { "0" };
+            let query = self
+                .ask(&seen_sql(some))
+                .with_setting("use_skip_indexes", use_filters);
             for row in self.rows::<SeenRow>("look up identities", query).await? {
                 let (identity, seen) = row.seen();
                 found.entry(identity).or_default().push(seen);

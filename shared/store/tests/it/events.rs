@@ -185,3 +185,38 @@ async fn times_that_no_meter_can_use_are_kept_and_listed() {
     assert_eq!(found[3].time, "0001-01-01T00:00:00Z".parse().unwrap());
     test.remove().await;
 }
+
+#[tokio::test]
+async fn a_list_is_full_whatever_was_taken_away() {
+    let test = TestStore::create().await;
+    let attributes = BTreeMap::new();
+    let names: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+    let times: Vec<String> = names
+        .iter()
+        .map(|id| format!("2024-01-01T00:00:0{id}Z"))
+        .collect();
+    let rows: Vec<_> = names
+        .iter()
+        .zip(&times)
+        .map(|(id, time)| event(id, time, &attributes))
+        .collect();
+    let gone: Vec<_> = rows[5..]
+        .iter()
+        .map(|row| EventRow {
+            stored_at: 2,
+            is_deleted: true,
+            ..*row
+        })
+        .collect();
+    test.store.insert_events(&rows).await.unwrap();
+    test.store.insert_events(&gone).await.unwrap();
+    let filter = EventFilter {
+        limit: Some(3),
+        ..EventFilter::default()
+    };
+    assert_eq!(
+        ids(&test.store.events(&filter).await.unwrap()),
+        ["4", "3", "2"]
+    );
+    test.remove().await;
+}

@@ -134,7 +134,7 @@ fn changes_exact() -> Vec<i64> {
 
 proptest! {
     // Each case asks for 16 zones and 4 sizes.
-    #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn any_instant_is_counted_in_the_models_window(
