@@ -114,14 +114,16 @@ impl Function {
         bail!("{} is not ready after {READY_WITHIN:?}: {last}", self.name)
     }
 
-    /// Says what happened if the process has ended.
+    /// Says, once, what happened if the process has ended.
     fn check(&self) -> anyhow::Result<()> {
-        let Some(child) = &mut *self.child() else {
+        let mut child = self.child();
+        let Some(running) = &mut *child else {
             return Ok(());
         };
-        let Some(status) = child.try_wait()? else {
+        let Some(status) = running.try_wait()? else {
             return Ok(());
         };
+        *child = None;
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");

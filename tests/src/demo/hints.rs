@@ -36,7 +36,7 @@ Try it:
   curl -i '{ingest}/api/v1/events' -H 'content-type: application/cloudevents+json' -d '{{
     "specversion": "1.0", "type": "api.call", "source": "by-hand", "id": "'$(date +%s%N)'", "subject": "tpp-12345",
     "data": {{"endpoint": "/accounts", "method": "GET", "status_code": 200, "response_time_ms": 45}}}}'
-  curl -s '{meters}/api_calls/query?subject=tpp-12345'
+  sleep 1; curl -s '{meters}/api_calls/query?subject=tpp-12345'
 
 Its data is in topic {topic} of Kafka {kafka}
 and in database {database} of ClickHouse {clickhouse}.
