@@ -1,6 +1,9 @@
 //! What is accepted, and when: an event is stamped, and accepted once it is durable.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::{Timestamp, TimestampRound, Unit};
 use metrics::{Counter, Histogram};
@@ -12,6 +15,12 @@ use stream::{
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::{Config, Limits};
+
+/// How long a start waits for Kafka.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long Kafka may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many mistakes of a batch are told.
 const TOLD: usize = 20;
@@ -123,6 +132,16 @@ impl Ingest {
         Ok(())
     }
 
+    /// Creates the topics if Kafka is there. If it is not, readiness does it later: a start that
+    /// failed would only be tried again.
+    pub async fn prepare(&self) {
+        match tokio::time::timeout(PREPARE_TIMEOUT, self.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "kafka is not ready"),
+            Err(_) => tracing::warn!("kafka does not answer"),
+        }
+    }
+
     /// Returns whether events would be accepted: Kafka is there, and has the topics. They
     /// are created on the way, so that ingest starts before Kafka does.
     pub async fn ready(&self) -> anyhow::Result<()> {
@@ -130,9 +149,7 @@ impl Ingest {
         self.topics
             .get_or_try_init(|| stream::create_topics(&self.kafka, &names))
             .await?;
-        self.producer
-            .ping(std::time::Duration::from_secs(1))
-            .await?;
+        self.producer.ping(PING_TIMEOUT).await?;
         Ok(())
     }
 
@@ -142,7 +159,7 @@ impl Ingest {
     }
 
     /// Waits until everything under way is durable or given up.
-    pub async fn flush(&self, timeout: std::time::Duration) -> Result<(), ProduceError> {
+    pub async fn flush(&self, timeout: Duration) -> Result<(), ProduceError> {
         self.producer.flush(timeout).await
     }
 

@@ -14,5 +14,6 @@ async fn main() -> ExitCode {
 async fn start() -> anyhow::Result<()> {
     let config = Config::from_env(&Env::process())?;
     let ingest = Ingest::connect(&config).context("connect to kafka")?;
+    ingest.prepare().await;
     runtime::serve(app(ingest)).await
 }

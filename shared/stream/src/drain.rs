@@ -36,7 +36,6 @@ pub(crate) fn drain(
     let mut partitions: Vec<i32> = Vec::new();
     let mut bytes = 0;
     let mut until: Option<Instant> = None;
-    let mut epoch_of = (-1, 0);
     loop {
         let left = until.map_or(NAP, |until| until.saturating_duration_since(Instant::now()));
         let is_over = until.is_some() && left.is_zero();
@@ -54,12 +53,11 @@ pub(crate) fn drain(
         };
         until.get_or_insert_with(|| Instant::now() + limits.wait);
         let (partition, offset) = (message.partition(), message.offset());
-        if epoch_of.0 != partition || batch.is_empty() {
-            epoch_of = (partition, client.context().epoch(partition));
-        }
+        // Asked for every record: a partition can go and come back between two polls, and what
+        // is read after that must not be dropped with what was read before.
         let position = Position {
             next: offset + 1,
-            epoch: epoch_of.1,
+            epoch: client.context().epoch(partition),
         };
         batch.positions.insert(partition, position);
         bytes += message.payload_len();

@@ -9,6 +9,7 @@ use cloudevents::{
 };
 use jiff::Timestamp;
 use model::{Identity, UsageEvent, is_json_media_type};
+use url::Url;
 
 use crate::attributes::{Checked, INGESTED_AT, Value, parse_time};
 
@@ -158,10 +159,21 @@ impl CloudEvent {
         }
     }
 
-    /// Returns the bytes that the event takes up, data and attributes, roughly.
+    /// Returns the bytes that the event takes up in a record, but for its numbers and its time.
     pub(crate) fn size(&self) -> usize {
-        let attributes = self.id().len() + self.source().len() + self.event_type().len();
-        self.data().map_or(0, <[u8]>::len) + attributes
+        let text = |text: Option<&str>| text.map_or(0, str::len);
+        let extensions = self.0.iter_extensions().map(|(name, value)| match value {
+            ExtensionValue::String(text) => name.len() + text.len(),
+            ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => name.len(),
+        });
+        self.id().len()
+            + self.source().len()
+            + self.event_type().len()
+            + text(self.subject())
+            + text(self.data_content_type())
+            + text(self.0.dataschema().map(Url::as_str))
+            + extensions.sum::<usize>()
+            + self.data().map_or(0, <[u8]>::len)
     }
 
     /// Calls `each` with every attribute as text, specversion first. JSON data whose type
