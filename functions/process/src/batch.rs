@@ -1,6 +1,7 @@
 //! A batch of events, counted: whoever brought it, however large it is.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -81,8 +82,12 @@ impl Process {
             let stored_at = self.stored_at();
             let mut rows = Rows::default();
             let mut verdicts = Vec::with_capacity(batch.len());
+            let mut firsts = HashSet::with_capacity(batch.len());
             for (prepared, winner) in batch.iter().zip(&judged.winners) {
-                verdicts.push(rows.add(prepared, winner, stored_at));
+                let verdict = rows.add(prepared, winner, stored_at);
+                // An event that one request holds twice is stamped alike both times.
+                let is_again = verdict == Verdict::First && !firsts.insert(prepared.claim.identity);
+                verdicts.push(if is_again { Verdict::Repeat } else { verdict });
             }
             tokio::try_join!(
                 self.store.insert_events(&rows.events),

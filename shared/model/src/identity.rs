@@ -58,19 +58,19 @@ impl Claim {
     /// Returns the winner among `stored`, the counted rows that the store has for
     /// this identity, or `None` when this delivery is a new event.
     ///
-    /// Several rows can stand under one identity: each fresh resend after the
-    /// window is an event of its own. A row at this delivery's own time is its
-    /// own row, written before a crash or a replay.
+    /// Several rows can stand under one identity: each fresh resend after the window is
+    /// an event of its own, and a replay finds each one's row again. Within a window there
+    /// is one winner. A second row there is this delivery's own, written while the registry
+    /// was lost and never confirmed; then the other row is the winner.
     pub fn winner_among<'a>(&self, window: Duration, stored: &'a [Seen]) -> Option<&'a Seen> {
         let is_own =
             |seen: &&Seen| seen.time == self.seen.time && seen.content == self.seen.content;
-        let in_window = |seen: &&Seen| self.is_within(window, seen);
-        stored.iter().find(is_own).or_else(|| {
-            stored
-                .iter()
-                .filter(in_window)
-                .min_by_key(|seen| (seen.ingested_at, seen.time))
-        })
+        let is_rival = |seen: &&Seen| !is_own(seen) && self.is_within(window, seen);
+        let rival = stored
+            .iter()
+            .filter(is_rival)
+            .min_by_key(|seen| (seen.ingested_at, seen.time));
+        rival.or_else(|| stored.iter().find(is_own))
     }
 }
 
