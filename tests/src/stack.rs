@@ -273,7 +273,7 @@ impl Stack {
 
     /// Counts the whole topic once more, by a second process of another consumer group.
     pub async fn replay(&self) -> anyhow::Result<()> {
-        let group = format!("{}.replay", self.names.id);
+        let group = self.names.replay_group();
         let env = self
             .engines
             .env(&self.names, &[("OPENMETER_KAFKA_GROUP", &group)]);

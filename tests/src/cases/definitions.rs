@@ -10,9 +10,6 @@ use super::{
 };
 use crate::stack::Stack;
 
-/// The patterns of `reserved_event_types`, where the file gives none.
-const RESERVED: [&str; 2] = [r"^om\.", r"^_\."];
-
 /// Returns the jobs of `meter_validation`.
 pub(super) fn validation(suite: &Suite) -> Vec<Job<'_>> {
     one_by_one(suite, |case| {
@@ -28,15 +25,16 @@ pub(super) fn reserved(suite: &Suite) -> Vec<Job<'_>> {
 }
 
 async fn check_meter(case: &Case<'_>) -> Result<(), Failure> {
-    case.only(&["meter", "error"])?;
-    // Nothing is filled in: a definition that lacks something is what is tested.
-    let meter = case.object("meter")?;
-    let meter = meter.ok_or_else(|| Failure::malformed("names no meter"))?;
+    case.only(&["meter", "meters", "error"])?;
     let is_refused = case.error()?;
     let is_refused = is_refused.ok_or_else(|| Failure::malformed("has no `error`"))?;
-    let slug = meter.get("slug").and_then(Value::as_str);
-    let start = start(json!({"meters": [meter]}), slug.unwrap_or_default()).await?;
-    compare(is_refused, start)
+    // Nothing is filled in: a definition that lacks something is what is tested.
+    let meters = match (case.get("meter"), case.list("meters")?) {
+        (Some(meter), None) => std::slice::from_ref(meter),
+        (None, Some(meters)) => &meters[..],
+        _ => return Err(Failure::malformed("names no meter")),
+    };
+    compare(is_refused, start(json!({"meters": meters})).await?)
 }
 
 async fn check_reserved(case: &Case<'_>) -> Result<(), Failure> {
@@ -46,11 +44,27 @@ async fn check_reserved(case: &Case<'_>) -> Result<(), Failure> {
     let Some(Value::Bool(is_refused)) = case.get("reserved") else {
         return Err(Failure::malformed("`reserved` is not true or false"));
     };
-    let patterns = case.list("reservedEventTypes")?;
-    let patterns = patterns.map_or_else(|| json!(RESERVED), |patterns| json!(patterns));
+    let patterns = match case.list("reservedEventTypes")? {
+        Some(patterns) => patterns.clone(),
+        None => patterns_in(case.text("about")?.unwrap_or_default()),
+    };
+    if patterns.is_empty() {
+        return Err(Failure::malformed("says nowhere what is reserved"));
+    }
     let meter = json!({"slug": "m", "eventType": event_type, "aggregation": "COUNT"});
     let definitions = json!({"reservedEventTypes": patterns, "meters": [meter]});
-    compare(*is_refused, start(definitions, "m").await?)
+    compare(*is_refused, start(definitions).await?)
+}
+
+/// Returns the patterns that a suite's description names: words that begin with `^`.
+fn patterns_in(about: &str) -> Vec<Value> {
+    let is_pattern = |word: &&str| word.starts_with('^');
+    let pattern = |word: &str| json!(word.trim_end_matches([',', ';']));
+    about
+        .split_whitespace()
+        .filter(is_pattern)
+        .map(pattern)
+        .collect()
 }
 
 fn compare(is_refused: bool, start: Result<(), String>) -> Result<(), Failure> {
@@ -61,9 +75,9 @@ fn compare(is_refused: bool, start: Result<(), String>) -> Result<(), Failure> {
     }
 }
 
-/// Returns whether the functions start with these definitions and know the meter; the inner
+/// Returns whether the functions start with these definitions and know the meters; the inner
 /// error is what they have against them. Any other reason not to start is the outer one.
-async fn start(definitions: Value, slug: &str) -> Result<Result<(), String>, Failure> {
+async fn start(definitions: Value) -> Result<Result<(), String>, Failure> {
     let stack = match Stack::start(&definitions.to_string()).await {
         Ok(stack) => stack,
         Err(error) => {
@@ -76,15 +90,21 @@ async fn start(definitions: Value, slug: &str) -> Result<Result<(), String>, Fai
             };
         }
     };
-    let known = stack
-        .get(&format!("/api/v1/meters/{slug}"), &[], "application/json")
-        .await;
+    let known = know(&stack, &definitions).await;
     put_away(stack).await;
-    let known = known?;
-    let told = known.accepted().and_then(|answer| answer.json())?;
-    if told.get("slug").and_then(Value::as_str) == Some(slug) {
-        Ok(Ok(()))
-    } else {
-        Err(Failure::new(format!("the meter {slug}"), told))
+    known.map(Ok)
+}
+
+async fn know(stack: &Stack, definitions: &Value) -> Result<(), Failure> {
+    let meters = definitions["meters"].as_array();
+    for meter in meters.into_iter().flatten() {
+        let slug = meter["slug"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/meters/{slug}");
+        let answer = stack.get(&path, &[], "application/json").await?;
+        let told = answer.accepted()?.json()?;
+        if told["slug"] != slug {
+            return Err(Failure::new(format!("the meter {slug}"), told));
+        }
     }
+    Ok(())
 }

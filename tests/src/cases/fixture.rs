@@ -184,6 +184,11 @@ fn generated(template: &Fields) -> Result<Vec<Fields>, Failure> {
     let first = first
         .and_then(|first| first.parse::<jiff::Timestamp>().ok())
         .ok_or_else(|| Failure::malformed("a template's `time` is no time"))?;
+    // An unknown word would be taken for an extension attribute, and change nothing.
+    let is_known = |name: &str| name == "value" || ATTRIBUTES.contains(&name);
+    if let Some(name) = template.keys().find(|name| !is_known(name)) {
+        return Err(Failure::malformed(format!("a template has a `{name}`")));
+    }
     let event = |index: u64| {
         let later = i64::try_from(index).ok()?.checked_mul(step)?;
         let time = first
@@ -328,6 +333,7 @@ mod tests {
             json!({"aggregation": "SUM", "events": [{"groupBy": {}}]}),
             json!({"aggregation": "SUM", "events": [{"value": 1, "data": {}}]}),
             json!({"aggregation": "SUM", "generate": {"id": "x"}}),
+            json!({"aggregation": "SUM", "generate": {"count": 1, "every": "PT1S"}}),
             json!({"aggregation": "SUM", "generate": 5}),
         ] {
             assert!(fixture(json!({}), case.clone()).is_err(), "{case}");

@@ -25,11 +25,12 @@ pub(super) fn http(suite: &Suite) -> Vec<Job<'_>> {
             "body",
             "body_raw",
             "status",
+            "error",
             "detail_contains",
             "beat",
         ])?;
         post_of(case)?;
-        expected(case)?;
+        Expected::of(case)?;
         Ok(Fixture {
             meters: vec![default_meter("COUNT")],
             events: Vec::new(),
@@ -88,16 +89,40 @@ fn post_of(case: &Case<'_>) -> Result<Post, Failure> {
     Ok(Post { headers, body })
 }
 
-/// Returns the status that a case expects of us; `None` for any 2xx.
-fn expected(case: &Case<'_>) -> Result<Option<u16>, Failure> {
-    match case.text("beat")? {
-        // The status is what OpenMeter answers, and `beat` how we are to be better.
-        Some("accept it") => Ok(None),
-        Some(other) => Err(Failure::malformed(format!("beat {other:?}"))),
-        None => match case.status()? {
-            Some(status) => Ok(Some(status)),
-            None => Err(Failure::malformed("has no `status`")),
-        },
+/// What a case expects of the status.
+enum Expected {
+    Exactly(u16),
+    Accepted,
+    Refused,
+}
+
+impl Expected {
+    fn of(case: &Case<'_>) -> Result<Self, Failure> {
+        match case.text("beat")? {
+            // The status is what OpenMeter answers, and `beat` how we are to be better.
+            Some("accept it") => return Ok(Self::Accepted),
+            Some(other) => return Err(Failure::malformed(format!("beat {other:?}"))),
+            None => {}
+        }
+        match (case.status()?, case.error()?) {
+            (Some(status), _) => Ok(Self::Exactly(status)),
+            (None, Some(true)) => Ok(Self::Refused),
+            (None, Some(false)) => Ok(Self::Accepted),
+            (None, None) => Err(Failure::malformed("has no `status`")),
+        }
+    }
+
+    fn compare(&self, answer: &Answer) -> Result<(), Failure> {
+        let (is_met, said) = match self {
+            Self::Exactly(status) => (answer.status == *status, status.to_string()),
+            Self::Accepted => ((200..300).contains(&answer.status), "2xx".to_owned()),
+            Self::Refused => ((400..500).contains(&answer.status), "4xx".to_owned()),
+        };
+        if is_met {
+            Ok(())
+        } else {
+            Err(Failure::new(said, answer))
+        }
     }
 }
 
@@ -117,13 +142,7 @@ fn check_post<'s>(
             request = request.header(name, value);
         }
         let answer = Answer::to(request).await?;
-        match expected(&case)? {
-            Some(status) if answer.status != status => return Err(Failure::new(status, &answer)),
-            None if !(200..300).contains(&answer.status) => {
-                return Err(Failure::new("2xx", &answer));
-            }
-            _ => {}
-        }
+        Expected::of(&case)?.compare(&answer)?;
         let is_refused = answer.status >= 400;
         if answer.status == 204 && !answer.body.is_empty() {
             return Err(Failure::new("an empty body", &answer));

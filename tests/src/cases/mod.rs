@@ -32,7 +32,7 @@ pub use report::{Outcome, Report, Tally, Verdict};
 use jobs::Job;
 
 /// Stacks at a time. Most of a case is waiting for engines, and these are shared.
-const PARALLEL: usize = 4;
+const PARALLEL: usize = 6;
 
 /// Runs all cases of a file that can be run.
 pub async fn run(file: &CaseFile) -> Report {

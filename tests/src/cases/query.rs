@@ -323,6 +323,9 @@ fn compare_total(total: &Value, rows: &[Value]) -> Result<(), Failure> {
 
 impl Invariant {
     fn check(self, rows: &[Value], question: &Question) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Err(Failure::new("windows", "no rows"));
+        }
         match self {
             Self::Adjoining => {
                 let adjoin = |pair: &[Value]| {

@@ -48,6 +48,11 @@ impl Names {
             id,
         }
     }
+
+    /// Returns the consumer group that counts the topic once more.
+    pub(super) fn replay_group(&self) -> String {
+        format!("{}.replay", self.id)
+    }
 }
 
 impl Engines {
@@ -133,9 +138,10 @@ impl Engines {
             .create()?;
         let options = AdminOptions::new().request_timeout(Some(ENGINE_TIMEOUT));
         let topics = [&*names.id, &names.dead_topic];
+        let groups = [&*names.id, &names.replay_group()];
         let (topics, groups) = tokio::join!(
             admin.delete_topics(&topics, &options),
-            admin.delete_groups(&[&*names.id], &options),
+            admin.delete_groups(&groups, &options),
         );
         for result in topics?.into_iter().chain(groups?) {
             match result {
