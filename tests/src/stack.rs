@@ -25,6 +25,9 @@ use engines::{Engines, Names, Progress};
 /// How long accepted events may take to be counted: a machine can be busy with other tests.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a function may take to find its engines.
+const READY_WITHIN: Duration = Duration::from_secs(5);
+
 const POLL: Duration = Duration::from_millis(5);
 
 /// The functions, ready to be used. [`Stack::stop`] takes them down and removes what is theirs;
@@ -133,7 +136,7 @@ impl Stack {
 
         let mut functions = JoinSet::new();
         let stop = CancellationToken::new();
-        serve(process, &mut functions, &stop).await?;
+        let process = serve(process, &mut functions, &stop).await?;
         let stack = Self {
             ingest: serve(ingest, &mut functions, &stop).await?,
             query: serve(query, &mut functions, &stop).await?,
@@ -147,7 +150,24 @@ impl Stack {
             functions,
             stop,
         };
+        stack.wait_until_ready(&process).await?;
         Ok(stack)
+    }
+
+    /// Waits until a function has found its engines: without, a test would wait for events to
+    /// be counted that cannot be.
+    async fn wait_until_ready(&self, function: &Url) -> anyhow::Result<()> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let answer = Answer::to(self.client.get(at(function, "/readyz"))).await?;
+            if answer.status == 200 {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                bail!("not ready (`make up` brings the engines up): {answer}");
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// Returns where events are posted, without a path.
