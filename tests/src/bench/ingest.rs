@@ -146,7 +146,7 @@ fn produce_for(topic: &str, span: Duration) -> anyhow::Result<f64> {
             }
             Err((error, _)) => return Err(error.into()),
         }
-        if number % 1000 == 0 {
+        if number.is_multiple_of(1000) {
             producer.poll(Duration::ZERO);
         }
     }

@@ -8,11 +8,12 @@
 //! - `delivery`, `gateway`, `chaos`, `progress`: the traffic
 //! - `backlog`: when everything is worked off
 //! - `oracle`, `answers`, `rows`: what is expected, what is answered, and how they compare
-//! - `report`, `hints`: what it prints
+//! - `report`, `counts`, `hints`: what it prints
 
 mod answers;
 mod backlog;
 mod chaos;
+mod counts;
 mod delivery;
 mod engines;
 mod folder;
@@ -233,7 +234,7 @@ impl Run {
         let wanted = expected.rows();
         let answered = answers::all(&self.http, &self.functions.query).await?;
         let comparison = Comparison::of(&wanted, &answered);
-        let (counts, counts_are_equal) = report::counts(expected, &figures);
+        let (counts, counts_are_equal) = counts::counts(expected, &figures);
         println!("\n{}", report::usage(&wanted, &answered, self.options.rows));
         println!("{counts}");
         println!("{}", report::figures(&figures));

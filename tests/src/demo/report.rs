@@ -6,7 +6,6 @@ use super::{
     answers::METERS,
     functions::Start,
     gateway::Tally,
-    oracle::Expected,
     rows::{Comparison, Key, Match, Rows, matched},
 };
 
@@ -34,144 +33,6 @@ pub(super) struct Figures {
     pub(super) outcomes: BTreeMap<String, u64>,
     /// Records put aside because they are no events.
     pub(super) dead: u64,
-}
-
-/// One line of the counts: what it is, ours, the oracle's, and where such events end.
-struct Count {
-    what: &'static str,
-    ours: Option<u64>,
-    oracle: u64,
-    place: String,
-}
-
-impl Count {
-    fn mark(&self) -> &'static str {
-        match self.ours {
-            Some(ours) if ours == self.oracle => "=",
-            Some(_) => "DIFFERS",
-            None => "",
-        }
-    }
-}
-
-/// Says how the counts compare; whether all are equal is returned too.
-pub(super) fn counts(expected: &Expected, figures: &Figures) -> (String, bool) {
-    let counts = compared(expected, figures);
-    let mut text = format!(
-        "{:<10} {:>12} {:>12}\n",
-        "deliveries", "functions", "oracle"
-    );
-    for count in &counts {
-        let ours = count.ours.map_or_else(|| "-".to_owned(), grouped);
-        line(
-            &mut text,
-            format_args!(
-                "{:<10} {ours:>12} {:>12} {:<1} {}",
-                count.what,
-                grouped(count.oracle),
-                count.mark(),
-                count.place
-            ),
-        );
-    }
-    line(
-        &mut text,
-        format_args!("refused, by reason: {}", listed(&expected.refused)),
-    );
-    line(
-        &mut text,
-        format_args!(
-            "invalid, by reason: {}",
-            listed(&expected.invalid_by_reason)
-        ),
-    );
-    (
-        text,
-        counts
-            .iter()
-            .all(|count| count.ours.is_none_or(|ours| ours == count.oracle)),
-    )
-}
-
-fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
-    let kept = |state: &str| figures.kept.get(state).copied().unwrap_or_default();
-    let refusals: u64 = expected.refused.values().sum();
-    let passes = figures.passes;
-    // A request that was sent again may have been taken twice, and a killed process has lost
-    // its count. Everything else is to be exact even then.
-    let repeats_are_known = figures.kills == 0 && figures.tally.retries == 0;
-    let statuses: Vec<String> = figures
-        .tally
-        .refused
-        .iter()
-        .map(|(status, count)| format!("{} with {status}", grouped(*count)))
-        .collect();
-    let count = |what, ours, oracle, place: &str| Count {
-        what,
-        ours,
-        oracle,
-        place: place.to_owned(),
-    };
-    vec![
-        count(
-            "posted",
-            Some(figures.tally.accepted + figures.tally.refusals()),
-            figures.lines * passes,
-            "",
-        ),
-        count(
-            "accepted",
-            Some(figures.tally.accepted),
-            expected.accepted * passes,
-            "in Kafka before the answer",
-        ),
-        count(
-            "refused",
-            Some(figures.tally.refusals()),
-            refusals * passes,
-            &format!("at the door: {}", statuses.join(", ")),
-        ),
-        count(
-            "counted",
-            Some(kept("valid")),
-            expected.distinct - expected.invalid,
-            "in events, and once in each meter",
-        ),
-        count(
-            "invalid",
-            Some(kept("invalid")),
-            expected.invalid,
-            "in events with the reason, in the meters that can use them",
-        ),
-        count(
-            "conflicts",
-            Some(kept("conflict")),
-            expected.conflicts,
-            "in events as conflicts, in no meter",
-        ),
-        count(
-            "repeats",
-            figures
-                .outcomes
-                .get("repeat")
-                .copied()
-                .filter(|_| repeats_are_known),
-            expected.accepted * passes - expected.distinct - expected.conflicts * passes,
-            "nowhere: each is the row that was there",
-        ),
-        count(
-            "late",
-            None,
-            expected.late,
-            "in the windows of their own time, as the rows by hour and by day show",
-        ),
-        count(
-            "dead",
-            Some(figures.dead),
-            0,
-            "in the topic of records that are no events",
-        ),
-    ]
 }
 
 /// Says how the rows of each table compare.
@@ -342,7 +203,8 @@ pub(super) fn figures(figures: &Figures) -> String {
     text
 }
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+/// Adds a line.
+pub(super) fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     writeln!(text, "{line}").unwrap_or_default();
 }
@@ -364,14 +226,6 @@ fn short(number: Option<String>) -> String {
         Some((whole, part)) => format!("{whole}.{}", part.get(..3).unwrap_or(part)),
         None => number,
     }
-}
-
-fn listed(counts: &BTreeMap<String, u64>) -> String {
-    let counts: Vec<String> = counts
-        .iter()
-        .map(|(name, count)| format!("{name} {}", grouped(*count)))
-        .collect();
-    counts.join(", ")
 }
 
 fn megabytes(bytes: u64) -> u64 {
