@@ -94,7 +94,8 @@ class Decimal19(NamedTuple):
     exponent: int
 
 
-NUMERIC = re.compile(r"([+-]?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+# As strconv.ParseFloat reads plain numbers: digits may be missing on one side of the point.
+NUMERIC = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]+))?")
 
 
 def decimal(text: str) -> Decimal19 | None:

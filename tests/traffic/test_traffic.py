@@ -438,13 +438,19 @@ class TheOracle(unittest.TestCase):
         self.assert_invalid("value_missing", valued("null"), calls="1")
 
     def test_a_value_may_be_no_number(self) -> None:
-        texts = ["fast", "", "NaN", "Infinity", "-inf", "4_5", " 45", "45\n", "1.", ".5", "1e", "0x1f", "٤٥", "--1"]
+        texts = ["fast", "", "NaN", "Infinity", "-inf", "4_5", " 45", "45\n", ".", "-.", "1.e", "1e", "0x1f", "٤٥", "--1"]
         for text in texts:
             with self.subTest(text=text):
                 self.assert_invalid("value_not_numeric", valued(json.dumps(text)), calls="1")
         for value in ("true", "[45]", '{"ms":45}'):
             with self.subTest(value=value):
                 self.assert_invalid("value_not_numeric", valued(value), calls="1")
+
+    def test_a_value_may_lack_digits_on_one_side_of_the_point(self) -> None:
+        for text, value in ((".5", "0.5"), ("5.", "5"), ("-.5e1", "-5"), ("+5.e-1", "0.5")):
+            with self.subTest(text=text):
+                rows = expected([valued(json.dumps(text))])["usage"]["api_latency"]
+                self.assertEqual([row["value"] for row in rows], [value])
 
     def test_a_value_may_be_too_fine(self) -> None:
         for number in ("45.12345678901234567891", "1e-20", '"0.00000000000000000001"', "-1e-99999999999"):
