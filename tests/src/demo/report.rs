@@ -1,6 +1,6 @@
 //! What a person reads at the end.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
     answers::METERS,
@@ -40,191 +40,122 @@ pub(super) fn comparison(comparison: &Comparison) -> String {
     let mut text = String::new();
     for (table, (all, equal)) in &comparison.tables {
         let mark = if all == equal { "=" } else { "DIFFERS" };
-        line(
-            &mut text,
-            format_args!(
-                "{table:<60} {:>7} of {:>7} rows {mark}",
-                grouped(*equal),
-                grouped(*all)
-            ),
-        );
+        let (all, equal) = (grouped(*all), grouped(*equal));
+        text += &format!("{table:<60} {equal:>7} of {all:>7} rows {mark}\n");
     }
     if comparison.near > 0 {
-        line(
-            &mut text,
-            format_args!(
-                "{} percentiles are not equal, but within 1 %",
-                grouped(comparison.near)
-            ),
-        );
+        let near = grouped(comparison.near);
+        text += &format!("{near} percentiles are not equal, but within 1 %\n");
     }
-    let hidden = comparison
-        .differences
-        .len()
-        .saturating_sub(LISTED_DIFFERENCES);
-    for difference in comparison.differences.iter().take(LISTED_DIFFERENCES) {
-        line(&mut text, format_args!("  {difference}"));
+    let differences = &comparison.differences;
+    for difference in differences.iter().take(LISTED_DIFFERENCES) {
+        text += &format!("  {difference}\n");
     }
+    let hidden = differences.len().saturating_sub(LISTED_DIFFERENCES);
     if hidden > 0 {
-        line(
-            &mut text,
-            format_args!("  and {} more", grouped(hidden as u64)),
-        );
+        text += &format!("  and {} more\n", grouped(hidden as u64));
     }
     let (equal, all) = comparison.sum();
-    line(
-        &mut text,
-        format_args!("equal: {} of {} rows", grouped(equal), grouped(all)),
-    );
-    text
+    text + &format!("equal: {} of {} rows\n", grouped(equal), grouped(all))
 }
 
 /// Returns the table of calls and latencies, the `rows` busiest alone and the rest as one line.
 pub(super) fn usage(expected: &Rows, answered: &Rows, rows: usize) -> String {
-    let [calls, _, latencies] = METERS.map(|meter| meter.by_group());
-    let number = |side: &Rows, table: &str, groups: &[String], name: &str| {
-        side.get(&Key::new(table, groups.to_vec()))
-            .and_then(|numbers| numbers.get(name))
-            .cloned()
+    let calls = METERS[0].by_group();
+    let called = |side: &Rows, groups: &[String]| {
+        let value = number(side, &calls, groups, "value");
+        value.and_then(|text| text.parse().ok()).unwrap_or_default()
     };
-    let called = |side: &Rows, groups: &[String]| number(side, &calls, groups, "value");
-    let as_count = |text: Option<String>| {
-        text.and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or_default()
-    };
-    let mut groups: Vec<&[String]> = expected
-        .keys()
-        .filter(|key| key.table == calls)
-        .map(|key| key.groups.as_slice())
-        .collect();
-    groups.sort_by_key(|groups| std::cmp::Reverse(as_count(called(expected, groups))));
+    let all = expected.keys().filter(|key| key.table == calls);
+    let mut groups: Vec<&[String]> = all.map(|key| key.groups.as_slice()).collect();
+    groups.sort_by_key(|groups| Reverse::<u64>(called(expected, groups)));
 
     let mut text = format!(
-        "{:<10} {:<60} {:>8} {:>8}   {:>9} {:>9}   {:>9} {:>9}\n",
+        "{:<10} {:<60} {:>8} {:>9}   {:>9} {:>9}   {:>9} {:>9}\n",
         "TPP", "call", "calls", "oracle", "p50 ms", "oracle", "p95 ms", "oracle"
     );
-    let (shown, rest) = groups.split_at(rows.min(groups.len()));
-    for groups in shown {
-        let pairs =
-            [(&calls, "value"), (&latencies, "p50"), (&latencies, "p95")].map(|(table, name)| {
-                (
-                    name,
-                    number(answered, table, groups, name),
-                    number(expected, table, groups, name),
-                )
-            });
-        let worst = pairs
-            .iter()
-            .map(|(name, ours, oracle)| matched(name, oracle.as_ref(), ours.as_ref()))
-            .max();
-        let cells =
-            pairs.map(|(_, ours, oracle)| format!("{:>9} {:>9}", short(ours), short(oracle)));
-        let [subject, endpoint, method] = groups else {
-            continue;
-        };
-        let [calls, p50, p95] = cells;
-        let call = format!("{method} {endpoint}");
-        line(
-            &mut text,
-            format_args!(
-                "{subject:<10} {call:<59} {calls}   {p50}   {p95} {}",
-                mark(worst)
-            ),
-        );
+    let (busiest, rest) = groups.split_at(rows.min(groups.len()));
+    for groups in busiest {
+        text += &usage_row(expected, answered, groups);
     }
-    let sum = |side: &Rows| {
-        rest.iter()
-            .map(|groups| as_count(called(side, groups)))
-            .sum::<u64>()
-    };
-    let what = format!("{} more rows", grouped(rest.len() as u64));
+    let sum = |side: &Rows| rest.iter().map(|groups| called(side, groups)).sum::<u64>();
     let (ours, oracle) = (sum(answered), sum(expected));
-    let equal = if ours == oracle {
-        Match::Equal
-    } else {
-        Match::Different
-    };
-    line(
-        &mut text,
-        format_args!(
-            "{:<10} {what:<59} {:>9} {:>9} {}",
-            "",
-            grouped(ours),
-            grouped(oracle),
-            mark(Some(equal))
-        ),
-    );
+    let mark = if ours == oracle { "=" } else { "DIFFERS" };
+    let what = format!("{} more rows", grouped(rest.len() as u64));
+    let (ours, oracle) = (grouped(ours), grouped(oracle));
+    text += &format!("{:<10} {what:<59} {ours:>9} {oracle:>9} {mark}\n", "");
     text
+}
+
+fn usage_row(expected: &Rows, answered: &Rows, groups: &[String]) -> String {
+    let [calls, _, latencies] = METERS.map(|meter| meter.by_group());
+    let [subject, endpoint, method] = groups else {
+        return String::new();
+    };
+    let call = format!("{method} {endpoint}");
+    let mut text = format!("{subject:<10} {call:<59}");
+    let mut worst = Match::Equal;
+    for (table, name) in [(&calls, "value"), (&latencies, "p50"), (&latencies, "p95")] {
+        let ours = number(answered, table, groups, name);
+        let oracle = number(expected, table, groups, name);
+        // A group that only invalid events are in has calls and no latency, on either side.
+        if ours.is_some() || oracle.is_some() {
+            worst = worst.max(matched(name, oracle, ours));
+        }
+        text += &format!(" {:>9} {:>9}  ", short(ours), short(oracle));
+    }
+    let mark = match worst {
+        Match::Equal => "=",
+        Match::Near => "~",
+        Match::Different => "DIFFERS",
+    };
+    text + mark + "\n"
+}
+
+fn number<'a>(side: &'a Rows, table: &str, groups: &[String], name: &str) -> Option<&'a String> {
+    side.get(&Key::new(table, groups.to_vec()))?.get(name)
 }
 
 /// Says what was measured.
 pub(super) fn figures(figures: &Figures) -> String {
     let mut text = String::new();
     for (start, end) in figures.starts.iter().zip(&figures.end_bytes) {
+        let (name, ready) = (start.name, start.ready_after.as_secs_f64());
         let (idle, end) = (megabytes(start.idle_bytes), megabytes(*end));
-        line(
-            &mut text,
-            format_args!(
-                "{:<8} ready after {:.3} s, {idle} MB idle, {end} MB at the end",
-                start.name,
-                start.ready_after.as_secs_f64()
-            ),
-        );
+        text +=
+            &format!("{name:<8} ready after {ready:.3} s, {idle} MB idle, {end} MB at the end\n");
     }
-    let posted = figures.tally.accepted + figures.tally.refusals();
-    let rate = posted as f64 / figures.posting.as_secs_f64().max(0.001);
-    line(
-        &mut text,
-        format_args!(
-            "gateway  {} events/s ({} in {:.1} s, {} requests, {} of them again)",
-            grouped(rate as u64),
-            grouped(posted),
-            figures.posting.as_secs_f64(),
-            grouped(figures.tally.requests),
-            grouped(figures.tally.retries),
-        ),
+    let tally = &figures.tally;
+    let posted = tally.accepted + tally.refusals();
+    let seconds = figures.posting.as_secs_f64();
+    text += &format!(
+        "gateway  {} events/s ({} in {seconds:.1} s, {} requests, {} of them again)\n",
+        grouped((posted as f64 / seconds.max(0.001)) as u64),
+        grouped(posted),
+        grouped(tally.requests),
+        grouped(tally.retries),
     );
-    line(
-        &mut text,
-        format_args!(
-            "visible  {:.2} s after the last answer",
-            figures.visible_after.as_secs_f64()
-        ),
-    );
-    if figures.passes > 1 || figures.kills > 0 {
-        line(
-            &mut text,
-            format_args!(
-                "chaos    {} kills, the file posted {} times",
-                figures.kills, figures.passes
-            ),
+    let visible = figures.visible_after.as_secs_f64();
+    text += &format!("visible  {visible:.2} s after the last answer\n");
+    if figures.kills > 0 {
+        text += &format!(
+            "killed   {} times, and waited for to work again\n",
+            figures.kills
         );
     }
     text
 }
 
-/// Adds a line.
-pub(super) fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    writeln!(text, "{line}").unwrap_or_default();
-}
-
-fn mark(found: Option<Match>) -> &'static str {
-    match found {
-        Some(Match::Equal) => "=",
-        Some(Match::Near) => "~",
-        _ => "DIFFERS",
-    }
-}
-
 /// Three decimal places do for the eye; what is compared is the whole number.
-fn short(number: Option<String>) -> String {
+fn short(number: Option<&String>) -> String {
     let Some(number) = number else {
         return "-".to_owned();
     };
-    match number.split_once('.') {
-        Some((whole, part)) => format!("{whole}.{}", part.get(..3).unwrap_or(part)),
-        None => number,
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let whole = whole.parse().map_or_else(|_| whole.to_owned(), grouped);
+    match part.get(..3).unwrap_or(part) {
+        "" => whole,
+        part => format!("{whole}.{part}"),
     }
 }
 
@@ -257,8 +188,8 @@ mod tests {
 
     #[test]
     fn the_eye_gets_three_places() {
-        let texts = ["45", "45.5", "45.1234567"].map(|text| short(Some(text.to_owned())));
-        assert_eq!(texts, ["45", "45.5", "45.123"]);
+        let texts = ["4500", "45.5", "45.1234567"].map(|text| short(Some(&text.to_owned())));
+        assert_eq!(texts, ["4,500", "45.5", "45.123"]);
         assert_eq!(short(None), "-");
     }
 }

@@ -1,0 +1,132 @@
+//! What became of the deliveries, by kind, beside the oracle's numbers.
+
+use std::collections::BTreeMap;
+
+use super::{
+    oracle::Expected,
+    report::{Figures, grouped},
+};
+
+/// One line of the counts: what it is, ours, the oracle's, and where such events end.
+struct Count {
+    what: &'static str,
+    ours: Option<u64>,
+    oracle: u64,
+    place: String,
+}
+
+impl Count {
+    fn mark(&self) -> &'static str {
+        match self.ours {
+            Some(ours) if ours == self.oracle => "=",
+            Some(_) => "DIFFERS",
+            None => "",
+        }
+    }
+}
+
+/// Says how the counts compare; whether all are equal is returned too.
+pub(super) fn counts(expected: &Expected, figures: &Figures) -> (String, bool) {
+    let counts = compared(expected, figures);
+    let mut text = format!(
+        "{:<10} {:>12} {:>12}\n",
+        "deliveries", "functions", "oracle"
+    );
+    for count in &counts {
+        let ours = count.ours.map_or_else(|| "-".to_owned(), grouped);
+        let (oracle, mark) = (grouped(count.oracle), count.mark());
+        let Count { what, place, .. } = count;
+        text += &format!("{what:<10} {ours:>12} {oracle:>12} {mark:<1} {place}\n");
+    }
+    text += &format!("refused, by reason: {}\n", listed(&expected.refused));
+    text += &format!(
+        "invalid, by reason: {}\n",
+        listed(&expected.invalid_by_reason)
+    );
+    let is_equal = |count: &Count| count.ours.is_none_or(|ours| ours == count.oracle);
+    (text, counts.iter().all(is_equal))
+}
+
+fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
+    let kept = |state: &str| figures.kept.get(state).copied().unwrap_or_default();
+    let Figures { tally, passes, .. } = figures;
+    let (accepted, conflicts) = (expected.accepted * passes, expected.conflicts);
+    let statuses = tally.refused.iter();
+    let statuses = statuses.map(|(status, count)| format!("{} with {status}", grouped(*count)));
+    let statuses = statuses.collect::<Vec<_>>().join(", ");
+    // A request that was sent again may have been taken twice, and a killed process has lost
+    // its count. Everything else is to be exact even then.
+    let repeats_are_known = figures.kills == 0 && tally.retries == 0;
+    let repeats = figures.outcomes.get("repeat").copied().unwrap_or_default();
+    let refusals = expected.refused.values().sum::<u64>() * passes;
+    let count = |what, ours: u64, oracle, place: &str| Count {
+        what,
+        ours: Some(ours),
+        oracle,
+        place: place.to_owned(),
+    };
+    vec![
+        count(
+            "posted",
+            tally.accepted + tally.refusals(),
+            figures.lines * passes,
+            "",
+        ),
+        count(
+            "accepted",
+            tally.accepted,
+            accepted,
+            "in Kafka before the answer",
+        ),
+        count(
+            "refused",
+            tally.refusals(),
+            refusals,
+            &format!("at the door: {statuses}"),
+        ),
+        count(
+            "counted",
+            kept("valid"),
+            expected.distinct - expected.invalid,
+            "in events, and once in each meter",
+        ),
+        count(
+            "invalid",
+            kept("invalid"),
+            expected.invalid,
+            "in events with the reason, in the meters that can use them",
+        ),
+        count(
+            "conflicts",
+            kept("conflict"),
+            conflicts,
+            "in events as conflicts, in no meter",
+        ),
+        Count {
+            what: "repeats",
+            ours: repeats_are_known.then_some(repeats),
+            oracle: accepted - expected.distinct - conflicts * passes,
+            place: "nowhere: each is the row that was there".to_owned(),
+        },
+        Count {
+            what: "late",
+            ours: None,
+            oracle: expected.late,
+            place: "in the windows of their own time, see the rows by hour and by day".to_owned(),
+        },
+        count(
+            "dead",
+            figures.dead,
+            0,
+            "in the topic of records that are no events",
+        ),
+    ]
+}
+
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{name} {}", grouped(*count)))
+        .collect();
+    counts.join(", ")
+}
