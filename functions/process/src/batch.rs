@@ -1,6 +1,7 @@
 //! A batch of events, counted: whoever brought it, however large it is.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ledger::{JudgeError, LedgerError, Registry};
+use ledger::{JudgeError, Judged, LedgerError, Registry};
 use model::{Claim, Verdict};
 use runtime::Meters;
 use store::{Store, StoreError};
@@ -68,17 +69,26 @@ impl Process {
     /// Killed anywhere, it leaves identities registered and rows written, or not; the
     /// same batch then registers the same winners and writes the same rows.
     pub async fn count(&self, batch: &[Prepared]) -> Result<(), ProcessError> {
+        let judged = self.judge(batch).await?;
+        self.write(batch, &judged).await
+    }
+
+    /// The first half of [`Process::count`]: finds out who was first. Batches must be
+    /// judged in the order in which they were read, and may be so before the one
+    /// before is written: the registry remembers what the store does not know yet.
+    pub async fn judge(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
+        let judged = self.registry.judge(&claims(batch), &self.store).await;
+        judged.map_err(|error| ProcessError::Judge(Box::new(error)))
+    }
+
+    /// The second half: writes rows by the winners, and asks whether they still stand.
+    pub async fn write(&self, batch: &[Prepared], judged: &Judged) -> Result<(), ProcessError> {
         if batch.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        let claims: Vec<Claim> = batch.iter().map(|prepared| prepared.claim).collect();
+        let mut judged = Cow::Borrowed(judged);
         loop {
-            let judged = self
-                .registry
-                .judge(&claims, &self.store)
-                .await
-                .map_err(|error| ProcessError::Judge(Box::new(error)))?;
             let stored_at = self.stored_at();
             let mut rows = Rows::default();
             let mut verdicts = Vec::with_capacity(batch.len());
@@ -93,11 +103,12 @@ impl Process {
                 self.store.insert_events(&rows.events),
                 self.store.insert_usage(&rows.usage)
             )?;
-            if self.registry.confirms(&claims, &judged).await? {
+            if self.registry.confirms(&claims(batch), &judged).await? {
                 report(batch, &verdicts, stored_at, began);
                 return Ok(());
             }
             tracing::warn!("the registry was lost while a batch was written: writing it again");
+            judged = Cow::Owned(self.judge(batch).await?);
         }
     }
 
@@ -115,6 +126,10 @@ impl Process {
             });
         now.max(last.unwrap_or_default() + 1)
     }
+}
+
+fn claims(batch: &[Prepared]) -> Vec<Claim> {
+    batch.iter().map(|prepared| prepared.claim).collect()
 }
 
 fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Instant) {

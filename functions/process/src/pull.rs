@@ -5,6 +5,7 @@
 
 use std::{future::Future, time::Duration};
 
+use ledger::Judged;
 use runtime::CancellationToken;
 use stream::{Batch, Consumer, KafkaConfig, Producer};
 use tokio::pin;
@@ -17,10 +18,11 @@ const DEAD_BUDGET: usize = 16 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A batch on its way: ready to be counted, not yet acknowledged.
+/// A batch on its way: ready to be written, not yet acknowledged.
 struct InHand {
     batch: Batch,
     prepared: Vec<Prepared>,
+    judged: Judged,
 }
 
 struct Pull {
@@ -76,52 +78,63 @@ impl Pull {
                 Some(in_hand) => in_hand,
                 None => tokio::select! {
                     () = self.stop.cancelled() => return Ok(()),
-                    batch = consumer.next_batch(self.config.limits) => self.prepare(batch?).await?,
+                    batch = consumer.next_batch(self.config.limits) => match self.take(batch?).await? {
+                        Some(in_hand) => in_hand,
+                        None => return Ok(()),
+                    },
                 },
             };
-            let counting = self.count(&in_hand);
-            pin!(counting);
-            // The next batch is read and prepared while this one is written; but this
-            // one's offsets do not wait for a next one that may be long in coming.
-            let counted = tokio::select! {
-                counted = &mut counting => counted,
+            let writing = self.write(&in_hand);
+            pin!(writing);
+            // The next batch is read, prepared and judged while this one is written; but
+            // this one's offsets do not wait for a next one that may be long in coming.
+            let written = tokio::select! {
+                written = &mut writing => written,
                 batch = consumer.next_batch(self.config.limits) => {
-                    let (counted, prepared) = tokio::join!(counting, self.prepare(batch?));
-                    next = Some(prepared?);
-                    counted
+                    let (written, taken) = tokio::join!(writing, self.take(batch?));
+                    next = taken?;
+                    written
                 }
             };
-            if counted.is_none() {
+            if written.is_none() {
                 return Ok(());
             }
             let commit = || async { Ok(consumer.commit(&in_hand.batch).await?) };
-            if self.until_done("commit offsets", commit).await.is_none() || self.stop.is_cancelled()
-            {
+            let committed = self.until_done("commit offsets", commit).await;
+            if committed.is_none() || self.stop.is_cancelled() {
                 return Ok(());
             }
         }
     }
 
-    /// Applies the meters on a thread of its own: it is the work of a core.
-    async fn prepare(&self, mut batch: Batch) -> anyhow::Result<InHand> {
+    /// Applies the meters, on a thread of its own since it is the work of a core, and
+    /// finds out who was first; `None` when told to stop before that was known.
+    async fn take(&self, mut batch: Batch) -> anyhow::Result<Option<InHand>> {
         let catalog = self.process.meters().current();
-        let prepare = move || {
-            let events = std::mem::take(&mut batch.events);
-            let prepared = events
-                .into_iter()
-                .map(|event| Prepared::new(&catalog, event))
-                .collect();
-            InHand { batch, prepared }
+        let events = std::mem::take(&mut batch.events);
+        let prepare = move || -> Vec<_> {
+            let prepare = |event| Prepared::new(&catalog, event);
+            events.into_iter().map(prepare).collect()
         };
-        Ok(tokio::task::spawn_blocking(prepare).await?)
+        let prepared = tokio::task::spawn_blocking(prepare).await?;
+        let judge = || async { Ok(self.process.judge(&prepared).await?) };
+        let judged = self.until_done("judge a batch", judge).await;
+        Ok(judged.map(|judged| InHand {
+            batch,
+            prepared,
+            judged,
+        }))
     }
 
-    /// Counts a batch and buries its dead; `None` when told to stop before it was done.
-    async fn count(&self, in_hand: &InHand) -> Option<()> {
-        self.until_done("count a batch", || async {
-            Ok(self.process.count(&in_hand.prepared).await?)
-        })
-        .await?;
+    /// Writes a batch and buries its dead; `None` when told to stop before it was done.
+    async fn write(&self, in_hand: &InHand) -> Option<()> {
+        let write = || async {
+            Ok(self
+                .process
+                .write(&in_hand.prepared, &in_hand.judged)
+                .await?)
+        };
+        self.until_done("write a batch", write).await?;
         self.until_done("bury dead records", || self.bury(&in_hand.batch))
             .await
     }

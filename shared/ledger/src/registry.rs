@@ -46,7 +46,7 @@ pub struct Registry {
 }
 
 /// The winners of a batch, and what they were decided on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Judged {
     /// One winner for each claim, in order: the claim's own if it won.
     pub winners: Vec<Seen>,
