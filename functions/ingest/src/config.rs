@@ -37,17 +37,8 @@ impl Default for Limits {
 impl Config {
     /// Reads the settings, or says everything that is wrong with them.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let kafka = KafkaConfig::read(
-            env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION),
-            |variable| {
-                env.optional_with(
-                    variable.name,
-                    variable.description,
-                    variable.read,
-                    variable.secret,
-                );
-            },
-        );
+        let brokers = env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION);
+        let kafka = KafkaConfig::read(brokers, |wanted| env.give(wanted));
         let in_flight = env.or(
             "OPENMETER_INGEST_IN_FLIGHT",
             ByteSize::mib(64),

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use ledger::{LedgerConfig, RegistryConfig};
-use runtime::{ConfigError, Env, Secret};
-use store::{Address, Database, Password, StoreConfig};
+use runtime::{ConfigError, Env, Secret, Trigger};
+use store::StoreConfig;
 use stream::{BatchLimits, KafkaConfig};
 
 /// The settings of process.
@@ -23,17 +23,15 @@ impl Config {
     /// Reads the environment; all mistakes come together.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let meters = env.required("OPENMETER_METERS", "file with the meter definitions");
-        let kafka = KafkaConfig::read(
-            env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION),
-            |variable| {
-                env.optional_with(
-                    variable.name,
-                    variable.description,
-                    variable.read,
-                    variable.secret,
-                );
-            },
-        );
+        let brokers = env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION);
+        let kafka = KafkaConfig::read(brokers, |wanted| env.give(wanted));
+        if Trigger::from_env(env) != Trigger::Kafka {
+            // Else it would be ready, and count nothing.
+            env.mistake(
+                "OPENMETER_TRIGGER",
+                "must be kafka: events come by pull alone so far",
+            );
+        }
         let group = env.or(
             "OPENMETER_KAFKA_GROUP",
             "openmeter-process-pull".to_owned(),
@@ -53,7 +51,7 @@ impl Config {
             ),
             ..defaults
         };
-        let store = store(env);
+        let store = StoreConfig::read(|wanted| env.give(wanted));
         let ledger = ledger(env);
         let window = env.or(
             "OPENMETER_DEDUP_WINDOW",
@@ -71,45 +69,12 @@ impl Config {
                 kafka: kafka?,
                 group,
                 limits,
-                store: store?,
+                store,
                 ledger: ledger?,
                 registry: RegistryConfig { window, lag },
             })
         })
     }
-}
-
-fn store(env: &Env) -> Option<StoreConfig> {
-    let parse = |text: &str| text.parse::<Address>().map_err(|error| error.to_string());
-    let address = env.optional_with(
-        "OPENMETER_CLICKHOUSE_ADDRESS",
-        "ClickHouse, a URL or host:port (127.0.0.1:8123)",
-        parse,
-        false,
-    );
-    let parse = |text: &str| text.parse::<Database>().map_err(|error| error.to_string());
-    let database = env.optional_with(
-        "OPENMETER_CLICKHOUSE_DATABASE",
-        "database of our tables (openmeter)",
-        parse,
-        false,
-    );
-    let user = env.or(
-        "OPENMETER_CLICKHOUSE_USER",
-        "default".to_owned(),
-        "ClickHouse user",
-    );
-    let password: Option<Secret> =
-        env.optional("OPENMETER_CLICKHOUSE_PASSWORD", "the user's password");
-    Some(StoreConfig {
-        address: address.unwrap_or_default(),
-        database: database.unwrap_or_default(),
-        user,
-        password: password
-            .map(|password| Password::new(password.expose().as_str()))
-            .unwrap_or_default(),
-        ..StoreConfig::default()
-    })
 }
 
 fn ledger(env: &Env) -> Option<LedgerConfig> {
@@ -132,4 +97,33 @@ fn ledger(env: &Env) -> Option<LedgerConfig> {
         prefix,
         timeout,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let env = Env::from_pairs([
+            ("OPENMETER_CLICKHOUSE_ADDRESS", "ftp://x"),
+            ("OPENMETER_DEDUP_WINDOW", "soon"),
+        ]);
+        let error = Config::from_env(&env).map(drop).unwrap_err();
+        let names: Vec<_> = error
+            .mistakes()
+            .iter()
+            .map(|mistake| mistake.name.as_str())
+            .collect();
+        for name in [
+            "OPENMETER_METERS",
+            "OPENMETER_KAFKA_BROKER",
+            "OPENMETER_TRIGGER",
+            "OPENMETER_CLICKHOUSE_ADDRESS",
+            "OPENMETER_VALKEY_URL",
+            "OPENMETER_DEDUP_WINDOW",
+        ] {
+            assert!(names.contains(&name), "{name} in {names:?}");
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! - [`Applied`], [`Usage`], [`Invalid`]: what an event adds to each meter, or why not
 //! - [`Decimal`], [`Total`]: exact values and sums
 //! - [`Window`], [`WindowSize`], [`MeterQuery`], [`UsageRow`]: questions and answers
+//! - [`WantedSetting`]: what the shared crates ask of an environment that they do not know
 
 mod apply;
 mod catalog;
@@ -18,6 +19,7 @@ mod identity;
 mod meter;
 mod path;
 mod usage;
+mod wanted;
 mod window;
 
 pub use apply::{Applied, Invalid, Usage};
@@ -29,4 +31,5 @@ pub use identity::{Claim, Seen, Verdict};
 pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
 pub use path::{DataPath, PathError};
 pub use usage::{MeterQuery, UsageRow};
+pub use wanted::WantedSetting;
 pub use window::{UnknownWindowSize, Window, WindowSize};

@@ -201,6 +201,11 @@ impl Env {
         self.optional_with(name, description, T::parse, T::SECRET)
     }
 
+    /// Gives a shared crate the setting that it wants, if it is there.
+    pub fn give(&self, wanted: model::WantedSetting<'_>) {
+        self.optional_with(wanted.name, wanted.description, wanted.read, wanted.secret);
+    }
+
     /// Returns a variable that may be unset, read by `parse`, for a type of another crate.
     ///
     /// The error of `parse` is what is wrong with the value. `secret` keeps the value out of

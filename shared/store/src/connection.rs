@@ -1,6 +1,6 @@
 //! The handle: one pool of connections, and a limit in time on whatever is asked.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, str::FromStr, time::Duration};
 
 use clickhouse::{Client, Compression, RowOwned, RowRead, query::Query};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -8,6 +8,8 @@ use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::TokioExecutor,
 };
+
+use model::WantedSetting;
 
 use crate::{
     address::{Address, Database, Password},
@@ -53,6 +55,47 @@ impl Default for StoreConfig {
             query_timeout: Duration::from_secs(30),
         }
     }
+}
+
+impl StoreConfig {
+    /// Returns the configuration that `ask` finds the settings of; what it does not find
+    /// keeps its default.
+    pub fn read(mut ask: impl FnMut(WantedSetting<'_>)) -> Self {
+        let mut config = Self::default();
+        ask(WantedSetting {
+            name: "OPENMETER_CLICKHOUSE_ADDRESS",
+            description: "ClickHouse's HTTP interface, a URL or host:port (127.0.0.1:8123)",
+            secret: false,
+            read: &mut |text| set(&mut config.address, text),
+        });
+        ask(WantedSetting {
+            name: "OPENMETER_CLICKHOUSE_DATABASE",
+            description: "ClickHouse's database (openmeter)",
+            secret: false,
+            read: &mut |text| set(&mut config.database, text),
+        });
+        ask(WantedSetting {
+            name: "OPENMETER_CLICKHOUSE_USER",
+            description: "ClickHouse's user (default)",
+            secret: false,
+            read: &mut |text| set(&mut config.user, text),
+        });
+        ask(WantedSetting {
+            name: "OPENMETER_CLICKHOUSE_PASSWORD",
+            description: "the password of ClickHouse's user",
+            secret: true,
+            read: &mut |text| {
+                config.password = Password::new(text);
+                Ok(())
+            },
+        });
+        config
+    }
+}
+
+fn set<T: FromStr<Err: std::fmt::Display>>(place: &mut T, text: &str) -> Result<(), String> {
+    *place = text.parse().map_err(|error: T::Err| error.to_string())?;
+    Ok(())
 }
 
 /// A handle on ClickHouse. Clones are cheap and share their connections.

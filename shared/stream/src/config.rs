@@ -3,18 +3,15 @@
 //! The variables are listed here, once. Whoever has an environment asks it for each:
 //!
 //! ```ignore
-//! let kafka = KafkaConfig::read(
-//!     env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION),
-//!     |variable| {
-//!         env.optional_with(variable.name, variable.description, variable.read, variable.secret);
-//!     },
-//! );
+//! let brokers = env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION);
+//! let kafka = KafkaConfig::read(brokers, |wanted| env.give(wanted));
 //! env.finish(|| Some(Config { kafka: kafka?, .. }))
 //! ```
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
+use model::WantedSetting;
 
 /// Everything that a client of Kafka is told.
 #[derive(Clone, Debug)]
@@ -72,14 +69,14 @@ impl KafkaConfig {
     /// Returns the configuration that `ask` finds, or `None` without `brokers`; all
     /// variables are asked for either way, so that every mistake is found at once.
     ///
-    /// `ask` looks a variable up and, if it is set, gives its text to [`Variable::read`],
+    /// `ask` looks a variable up and, if it is set, gives its text to [`WantedSetting::read`],
     /// which says what is wrong with it.
-    pub fn read(brokers: Option<Vec<String>>, mut ask: impl FnMut(Variable<'_>)) -> Option<Self> {
+    pub fn read(brokers: Option<Vec<String>>, mut ask: impl FnMut(WantedSetting<'_>)) -> Option<Self> {
         let known = brokers.is_some();
         let mut config = Self::new(brokers.unwrap_or_default());
         let mut sasl = Sasl::default();
         let mut set = |name, description, secret, read: &mut dyn FnMut(&str) -> Wrong| {
-            ask(Variable {
+            ask(WantedSetting {
                 name,
                 description,
                 secret,
@@ -212,26 +209,6 @@ impl KafkaConfig {
 
 /// What reading a variable says of its text.
 type Wrong = Result<(), String>;
-
-/// One variable, and what takes its text.
-pub struct Variable<'a> {
-    /// Name in the environment.
-    pub name: &'static str,
-    /// What it is, with its default in parentheses.
-    pub description: &'static str,
-    /// Whether its text must never be printed.
-    pub secret: bool,
-    /// Takes the text if the variable is set, or says what is wrong with it.
-    pub read: &'a mut dyn FnMut(&str) -> Result<(), String>,
-}
-
-impl fmt::Debug for Variable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Variable")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
 
 /// How connections to brokers are protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
