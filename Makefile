@@ -5,10 +5,17 @@ SHELL := /bin/bash
 
 ENGINES := knative/local/engines/engines
 
+# What the build needs beyond Rust and gcc: librdkafka's configure asks for a C++ compiler.
+.PHONY: tools
+tools:
+	@command -v c++ >/dev/null || { echo "installing g++ (apt), which librdkafka is built with"; $(APT) g++ >/dev/null; }
+
+APT := apt-get update -qq && apt-get install -qq -y --no-install-recommends
+
 ##@ engines
 
 .PHONY: up
-up: ## bring Kafka, ClickHouse and Valkey up on this machine
+up: tools ## bring Kafka, ClickHouse and Valkey up on this machine
 	@$(ENGINES) up
 
 .PHONY: status
@@ -47,7 +54,7 @@ cases: up ## acceptance cases given as data; CASES=FILE
 	@eval "$$($(ENGINES) env)" && cargo run --quiet -p tests --bin cases -- "$(CASES)"
 
 .PHONY: build
-build: ## build the functions and the driver
+build: tools ## build the functions and the driver
 	@cargo build --release -p ingest -p process -p query -p tests \
 		--bin ingest --bin process --bin query --bin demo
 
@@ -61,11 +68,11 @@ test: up ## every test, on the real engines; ends with counts
 bench: up ## ratios against a baseline in the same run, and target/bench.json; ONLY=name
 	@cargo build --release -p ingest -p process -p query -p tests \
 		--bin ingest --bin process --bin query --bin bench
-	@command -v wrk >/dev/null || { echo "installing wrk (apt)"; apt-get install -y --no-install-recommends wrk >/dev/null; }
+	@command -v wrk >/dev/null || { echo "installing wrk (apt), which makes the load"; $(APT) wrk >/dev/null; }
 	@eval "$$($(ENGINES) env)" && $(RELEASE)/bench $(ONLY)
 
 .PHONY: lint
-lint: ## formatting, clippy and licences, as CI has them
+lint: tools ## formatting, clippy and licences, as CI has them
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@cargo deny --log-level error check bans licenses sources

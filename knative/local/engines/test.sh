@@ -144,7 +144,7 @@ is_a_daemon() {
     local name process
     for name in kafka clickhouse valkey; do
         process=$(pid "$name")
-        [[ $(ps -o sid= -p "$process" | tr -d ' ') == "$process" ]]
+        [[ $(awk '{ print $6 }' "/proc/$process/stat") == "$process" ]]
         [[ $(readlink "/proc/$process/fd/0") == /dev/null ]]
         fails grep -Ex "($OPENMETER_STATE_DIR|$CACHE)/(download\.)?lock" <(readlink "/proc/$process/fd"/*)
     done

@@ -6,7 +6,7 @@ use super::{
     answers::METERS,
     functions::Start,
     gateway::Tally,
-    rows::{Comparison, Key, Match, Rows, matched},
+    rows::{Comparison, Key, Rows, is_same},
 };
 
 const LISTED_DIFFERENCES: usize = 20;
@@ -42,10 +42,6 @@ pub(super) fn comparison(comparison: &Comparison) -> String {
         let mark = if all == equal { "=" } else { "DIFFERS" };
         let (all, equal) = (grouped(*all), grouped(*equal));
         text += &format!("{table:<60} {equal:>7} of {all:>7} rows {mark}\n");
-    }
-    if comparison.near > 0 {
-        let near = grouped(comparison.near);
-        text += &format!("{near} percentiles are not equal, but within 1 %\n");
     }
     let differences = &comparison.differences;
     for difference in differences.iter().take(LISTED_DIFFERENCES) {
@@ -94,21 +90,17 @@ fn usage_row(expected: &Rows, answered: &Rows, groups: &[String]) -> String {
     };
     let call = format!("{method} {endpoint}");
     let mut text = format!("{subject:<10} {call:<59}");
-    let mut worst = Match::Equal;
+    let mut same = true;
     for (table, name) in [(&calls, "value"), (&latencies, "p50"), (&latencies, "p95")] {
         let ours = number(answered, table, groups, name);
         let oracle = number(expected, table, groups, name);
         // A group that only invalid events are in has calls and no latency, on either side.
         if ours.is_some() || oracle.is_some() {
-            worst = worst.max(matched(name, oracle, ours));
+            same &= is_same(oracle, ours);
         }
         text += &format!(" {:>9} {:>9}  ", short(ours), short(oracle));
     }
-    let mark = match worst {
-        Match::Equal => "=",
-        Match::Near => "~",
-        Match::Different => "DIFFERS",
-    };
+    let mark = if same { "=" } else { "DIFFERS" };
     text + mark + "\n"
 }
 
