@@ -13,6 +13,10 @@ use crate::DecodeError;
 /// The extension in which ingest says when it took the event.
 pub(crate) const INGESTED_AT: &str = "ingestedat";
 
+/// How many extensions an event may have beside [`INGESTED_AT`]. Each costs many times its
+/// letters, here, in librdkafka and in the store, and a megabyte has room for 100,000.
+const MAX_EXTENSIONS: usize = 100;
+
 /// An attribute's value, typed as JSON types it.
 #[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
@@ -43,6 +47,8 @@ pub(crate) struct Attributes<'a> {
     data_content_type: Option<Cow<'a, str>>,
     data_schema: Option<Cow<'a, str>>,
     extensions: Vec<(Cow<'a, str>, Value<'a>)>,
+    // How many of them count.
+    counted: usize,
 }
 
 /// Attributes that keep every rule of CloudEvents 1.0.
@@ -93,7 +99,7 @@ impl<'a> Attributes<'a> {
         let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         if name.is_empty() || !name.bytes().all(is_lower) {
             return Err(DecodeError::field(
-                printable(&name),
+                name.into_owned(),
                 "is no attribute name: only a to z and 0 to 9 are",
             ));
         }
@@ -102,6 +108,14 @@ impl<'a> Attributes<'a> {
         }
         if self.extensions.iter().any(|(known, _)| *known == name) {
             return Err(twice(name));
+        }
+        // Not counted is what ingest adds: it must not make an event into none.
+        if name != INGESTED_AT {
+            self.counted += 1;
+        }
+        if self.counted > MAX_EXTENSIONS {
+            let reason = format!("has more than {MAX_EXTENSIONS} extension attributes");
+            return Err(DecodeError::whole(reason));
         }
         self.extensions.push((name, value));
         Ok(())
@@ -167,6 +181,9 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// The first second of the year 0, counted from 1970.
+const YEAR_0: i128 = -62_167_219_200;
+
 const CONTROL: &str = "must not contain control characters";
 
 fn required<'a>(
@@ -183,14 +200,6 @@ fn required<'a>(
 
 fn twice(name: Cow<'_, str>) -> DecodeError {
     DecodeError::field(name.into_owned(), "is given twice")
-}
-
-/// A name that is refused comes from outside and goes into an answer and a log line.
-fn printable(name: &str) -> String {
-    name.chars()
-        .take(40)
-        .flat_map(char::escape_default)
-        .collect()
 }
 
 fn has_control(text: &str) -> bool {
@@ -217,7 +226,8 @@ fn is_media_type(text: &str) -> bool {
 }
 
 /// Reads an RFC 3339 time and nothing that merely resembles one. Digits beyond
-/// nanoseconds are dropped.
+/// nanoseconds are dropped. In UTC, as it is written on, it must have a year of four digits
+/// too: there an offset can lead out of them.
 pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
     let shape = bytes.get(..19)?;
@@ -243,12 +253,14 @@ pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
     if !is_offset(rest) {
         return None;
     }
-    if fraction.len() <= 9 {
-        return text.parse().ok();
-    }
-    format!("{}.{}{rest}", &text[..19], &fraction[..9])
-        .parse()
-        .ok()
+    let time: Timestamp = if fraction.len() <= 9 {
+        text.parse().ok()?
+    } else {
+        let shorter = format!("{}.{}{rest}", &text[..19], &fraction[..9]);
+        shorter.parse().ok()?
+    };
+    // The latest Timestamp is in the year 9999.
+    (time.as_nanosecond() >= YEAR_0 * 1_000_000_000).then_some(time)
 }
 
 fn is_offset(text: &str) -> bool {
@@ -282,6 +294,8 @@ mod tests {
             ),
             ("2026-01-31T10:20:30+01:00", "2026-01-31T09:20:30Z"),
             ("2026-01-31T10:20:30-00:00", "2026-01-31T10:20:30Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+            ("0000-01-01T01:00:00+01:00", "0000-01-01T00:00:00Z"),
         ] {
             let expected: Timestamp = same.parse().unwrap();
             assert_eq!(parse_time(text), Some(expected), "{text}");
@@ -300,6 +314,10 @@ mod tests {
             "2026-01-31T10:20:30é",
             "1769854830",
             "yesterday",
+            // Another year in UTC, which four digits do not say.
+            "0000-01-01T00:00:00+01:00",
+            "0000-01-01T00:59:59.999999999+01:00",
+            "9999-12-31T23:59:59-01:00",
         ] {
             assert_eq!(parse_time(text), None, "{text}");
         }

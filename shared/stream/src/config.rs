@@ -71,7 +71,10 @@ impl KafkaConfig {
     ///
     /// `ask` looks a variable up and, if it is set, gives its text to [`WantedSetting::read`],
     /// which says what is wrong with it.
-    pub fn read(brokers: Option<Vec<String>>, mut ask: impl FnMut(WantedSetting<'_>)) -> Option<Self> {
+    pub fn read(
+        brokers: Option<Vec<String>>,
+        mut ask: impl FnMut(WantedSetting<'_>),
+    ) -> Option<Self> {
         let known = brokers.is_some();
         let mut config = Self::new(brokers.unwrap_or_default());
         let mut sasl = Sasl::default();

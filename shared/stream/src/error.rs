@@ -2,6 +2,9 @@
 
 use std::{borrow::Cow, fmt};
 
+/// How much is told of a name that may have any length.
+const NAME_CHARS: usize = 40;
+
 /// Why an event was refused: which one, which attribute, and what is wrong with it.
 ///
 /// It never quotes the event, so it may be logged.
@@ -25,14 +28,18 @@ impl DecodeError {
         }
     }
 
-    /// Returns an error about one attribute.
+    /// Returns an error about one attribute. A name that is not one of ours comes from outside
+    /// and goes into an answer, a log line and a header: it is cut, and made printable.
     pub fn field(
         field: impl Into<Cow<'static, str>>,
         reason: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {
             index: None,
-            field: Some(field.into()),
+            field: Some(match field.into() {
+                Cow::Owned(name) => Cow::Owned(printable(&name)),
+                ours => ours,
+            }),
             reason: reason.into(),
         }
     }
@@ -43,6 +50,11 @@ impl DecodeError {
         self.index = Some(index);
         self
     }
+}
+
+fn printable(name: &str) -> String {
+    let shown = name.chars().take(NAME_CHARS);
+    shown.flat_map(char::escape_default).collect()
 }
 
 impl fmt::Display for DecodeError {

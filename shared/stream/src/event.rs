@@ -13,6 +13,10 @@ use url::Url;
 
 use crate::attributes::{Checked, INGESTED_AT, Value, parse_time};
 
+/// What an extension costs beside its bytes: a place in the SDK's map, and a header in
+/// librdkafka.
+const HEADER_OVERHEAD: usize = 128;
+
 /// A CloudEvent: the SDK's type, with its data kept as bytes.
 ///
 /// The SDK would parse JSON data and write it anew. Here data is what was sent,
@@ -159,12 +163,13 @@ impl CloudEvent {
         }
     }
 
-    /// Returns the bytes that the event takes up in a record, but for its numbers and its time.
+    /// Returns the bytes that the event takes up in a record, but for its numbers and its time,
+    /// and what its extensions cost beside.
     pub(crate) fn size(&self) -> usize {
         let text = |text: Option<&str>| text.map_or(0, str::len);
         let extensions = self.0.iter_extensions().map(|(name, value)| match value {
-            ExtensionValue::String(text) => name.len() + text.len(),
-            ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => name.len(),
+            ExtensionValue::String(text) => HEADER_OVERHEAD + name.len() + text.len(),
+            ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => HEADER_OVERHEAD + name.len(),
         });
         self.id().len()
             + self.source().len()
@@ -293,4 +298,17 @@ fn to_chrono(time: Timestamp) -> Option<DateTime<Utc>> {
 fn to_jiff(time: &DateTime<Utc>) -> Option<Timestamp> {
     let nanoseconds = i32::try_from(time.timestamp_subsec_nanos()).ok()?;
     Timestamp::new(time.timestamp(), nanoseconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_weighs_more_than_its_letters() {
+        let none = CloudEvent::new("1", "s", "t");
+        let before = none.size();
+        let one = none.with_extension("a", "b").size();
+        assert!(one - before >= 100, "{}", one - before);
+    }
 }

@@ -172,6 +172,12 @@ fn mode(headers: &HeaderMap) -> Option<Mode> {
     }
 }
 
+/// Returns whether a content type is that of one event in JSON format.
+pub(crate) fn is_structured(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(STRUCTURED)
+}
+
 fn is_events(essence: &str) -> bool {
     let prefix = "application/cloudevents";
     essence
@@ -210,6 +216,15 @@ fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
 
 fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {
     let (checked, data) = json::decode(text)?;
+    // In binary mode, as it is written on, such data would be taken for the event itself.
+    if checked
+        .data_content_type
+        .as_deref()
+        .is_some_and(is_structured)
+    {
+        let reason = "is an event's, and an event cannot be another's data";
+        return Err(DecodeError::field("datacontenttype", reason));
+    }
     Ok(CloudEvent::from_checked(checked, data))
 }
 

@@ -15,7 +15,7 @@ use rdkafka::message::OwnedHeaders;
 use crate::{
     CloudEvent, DecodeError,
     attributes::{Attributes, Checked, INGESTED_AT, Value, parse_time},
-    http::STRUCTURED,
+    http::is_structured,
     json,
 };
 
@@ -115,8 +115,7 @@ pub fn decode<'a>(
         }
     }
     if let Some(text) = content_type {
-        let essence = text.split(';').next().unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case(STRUCTURED) {
+        if is_structured(text) {
             return decode_structured(value, recorded_at);
         }
         attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;

@@ -349,3 +349,52 @@ fn attributes_are_encoded_for_headers() {
         assert!(!headers.contains_key("content-type"));
     }
 }
+
+#[test]
+fn an_event_has_a_hundred_extensions_at_most() {
+    let json = |count: usize| {
+        let mut text = r#"{"specversion":"1.0","id":"1","source":"s","type":"t""#.to_owned();
+        (0..count).for_each(|i| text.push_str(&format!(r#","x{i}":1"#)));
+        text + r#","ingestedat":"2026-01-31T10:20:30Z"}"#
+    };
+    let decode = |text: &str| {
+        let events = http::decode_json(text.as_bytes(), LIMIT).unwrap();
+        events.each.into_iter().next().unwrap()
+    };
+    // What ingest adds is not counted, so that its record is an event too.
+    let mut full = decode(&json(100)).unwrap();
+    full.stamp(jiff::Timestamp::UNIX_EPOCH);
+    crate::kafka::decode(&stream::kafka::encode(&full)).unwrap();
+
+    let reason = "has more than 100 extension attributes";
+    assert_eq!(decode(&json(101)).unwrap_err().to_string(), reason);
+    let over = full.with_extension("y", "1");
+    let dead = crate::kafka::decode(&stream::kafka::encode(&over));
+    assert_eq!(dead.unwrap_err().to_string(), reason);
+
+    // One that has all that fits into its megabyte is no work.
+    let started = std::time::Instant::now();
+    assert_eq!(decode(&json(90_000)).unwrap_err().to_string(), reason);
+    assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_name_of_any_length_is_told_in_short() {
+    let name = "é".repeat(10_000);
+    let text = format!(r#"{{"{name}":{{}}}}"#);
+    let events = http::decode_json(text.as_bytes(), LIMIT).unwrap();
+    let error = events.each[0].as_ref().unwrap_err().to_string();
+    assert!(
+        error.starts_with(r"\u{e9}\u{e9}") && error.len() < 400,
+        "{error}"
+    );
+}
+
+#[test]
+fn an_event_does_not_carry_another_as_its_data() {
+    let text = r#"{"specversion":"1.0","id":"1","source":"s","type":"t",
+        "datacontenttype":"application/cloudevents+json","data":{"specversion":"1.0"}}"#;
+    let events = http::decode_json(text.as_bytes(), LIMIT).unwrap();
+    let error = events.each[0].as_ref().unwrap_err();
+    assert_eq!(error.field.as_deref(), Some("datacontenttype"));
+}

@@ -83,6 +83,62 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).map(digits).collect()
 }
 
+/// Times as senders write them, most of them near the ends of what can be said.
+fn time() -> impl Strategy<Value = String> {
+    let year = prop_oneof![Just(0), Just(1), Just(9998), Just(9999), 0..10_000_u16];
+    let day = prop_oneof![Just("01-01"), Just("06-30"), Just("12-30"), Just("12-31")];
+    let hour = prop_oneof![Just(0), Just(23), 0..24_u8];
+    let offset = prop_oneof![
+        Just("Z".to_owned()),
+        "[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9]"
+    ];
+    let fraction = prop_oneof![Just(String::new()), r"\.[0-9]{1,12}"];
+    (year, day, hour, fraction, offset).prop_map(|(year, day, hour, fraction, offset)| {
+        format!("{year:04}-{day}T{hour:02}:59:59{fraction}{offset}")
+    })
+}
+
+/// JSON that may be an event.
+fn json_event() -> impl Strategy<Value = String> {
+    let quoted = |text: String| serde_json::to_string(&text).unwrap();
+    let content_type = prop_oneof![
+        Just("application/json".to_owned()),
+        Just("text/plain; charset=utf-8".to_owned()),
+        Just("application/cloudevents+json".to_owned()),
+        Just("Application/CloudEvents+JSON ; a=b".to_owned()),
+        Just("application/cloudevents-batch+json".to_owned()),
+    ];
+    let member = prop_oneof![
+        4 => time().prop_map(move |time| format!(r#""time": "{time}""#)),
+        1 => text().prop_map(move |text| format!(r#""subject": {}"#, quoted(text))),
+        2 => content_type.prop_map(|it| format!(r#""datacontenttype": "{it}""#)),
+        1 => text().prop_map(|it| format!(r#""dataschema": "a:{}""#, it.replace(['"', '\\'], ""))),
+        1 => r#""x[a-z0-9]{0,3}": ("[a-z]{0,3}"|-?[0-9]{1,10}|true|false|null)"#,
+        1 => r#""data": (\{"a": ?[0-9]\}|"[a-z]{0,3}"|[0-9]{1,3}|null)"#,
+        1 => r#""data_base64": "([a-z]{4}){0,2}""#,
+    ];
+    prop::collection::vec(member, 0..5).prop_map(|members| {
+        let given = r#""specversion": "1.0", "id": "1", "source": "s", "type": "t""#;
+        format!(
+            "{{{}}}",
+            [vec![given.to_owned()], members].concat().join(", ")
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn what_is_accepted_is_an_event_when_it_is_read(text in json_event()) {
+        let events = http::decode_json(text.as_bytes(), 1 << 20).unwrap();
+        if let Some(Ok(mut event)) = events.each.into_iter().next() {
+            event.stamp("2026-01-31T10:20:30.000001Z".parse().unwrap());
+            let read = decode(&kafka::encode(&event)).map_err(|error| error.to_string());
+            prop_assert_eq!(read, Ok(event.into_usage(Timestamp::UNIX_EPOCH)));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn binary_mode_gives_back_what_it_was_given(event in event()) {
