@@ -7,7 +7,7 @@ use std::{future::Future, time::Duration};
 
 use ledger::Judged;
 use runtime::CancellationToken;
-use stream::{Batch, Consumer, KafkaConfig, Producer};
+use stream::{Batch, Consumer, Graves, KafkaConfig};
 use tokio::pin;
 
 use crate::{batch::Process, config::Config, prepare::Prepared};
@@ -28,7 +28,7 @@ struct InHand {
 struct Pull {
     process: Process,
     config: Config,
-    graves: Producer,
+    graves: Graves,
     stop: CancellationToken,
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn pull(
     config: Config,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let graves = Producer::connect(&config.kafka, DEAD_BUDGET)?;
+    let graves = Graves::connect(&config.kafka, DEAD_BUDGET)?;
     let pull = Pull {
         process,
         config,
@@ -152,9 +152,7 @@ impl Pull {
                 "a record is no CloudEvent"
             );
         }
-        self.graves
-            .send_dead(&kafka.dead_topic, &kafka.topic, &batch.dead)
-            .await?;
+        self.graves.bury(&kafka.topic, &batch.dead).await?;
         metrics::counter!("openmeter_events_dead_total").increment(batch.dead.len() as u64);
         Ok(())
     }

@@ -28,7 +28,7 @@ use crate::{DeadRecord, KafkaConfig, KafkaFault, client, drain::drain, group::Gr
 pub struct BatchLimits {
     /// At this many records.
     pub records: usize,
-    /// At this many bytes of data, give or take one record.
+    /// At this many bytes of keys, headers and data, give or take one record.
     pub bytes: usize,
     /// This long after its first record.
     pub wait: Duration,

@@ -17,12 +17,15 @@ use rdkafka::{
 };
 
 use crate::{
-    Batch, BatchLimits, ConsumeError, DeadRecord, DecodeError, KafkaFault, consumer::Position,
-    group::Group, kafka,
+    Batch, BatchLimits, ConsumeError, DeadRecord, DecodeError, KafkaFault,
+    client::MAX_RECORD_BYTES, consumer::Position, group::Group, kafka,
 };
 
 /// How often a consumer that waits looks whether it is to end.
 const NAP: Duration = Duration::from_millis(100);
+
+/// What a header costs beside its bytes.
+const HEADER_OVERHEAD: usize = 16;
 
 /// Waits for a first record and returns those that follow it within `limits`; nothing
 /// once it is told to stop.
@@ -60,13 +63,17 @@ pub(crate) fn drain(
             epoch: client.context().epoch(partition),
         };
         batch.positions.insert(partition, position);
-        bytes += message.payload_len();
         match decode(&message) {
-            Ok(event) => {
+            Ok((event, header_bytes)) => {
+                bytes += message.payload_len() + message.key_len() + header_bytes;
                 batch.events.push(event);
                 partitions.push(partition);
             }
-            Err(reason) => batch.dead.push(dead(&message, reason)),
+            Err(reason) => {
+                let record = dead(&message, reason);
+                bytes += record.size();
+                batch.dead.push(record);
+            }
         }
         if batch.len() >= limits.records || bytes >= limits.bytes {
             break;
@@ -108,7 +115,8 @@ fn drop_lost(batch: &mut Batch, partitions: &[i32], owned: &HashMap<i32, u64>) {
         .retain(|&partition, position| is_kept(partition, position));
 }
 
-fn decode(message: &BorrowedMessage<'_>) -> Result<UsageEvent, DecodeError> {
+/// Returns the event, and how many bytes its headers had.
+fn decode(message: &BorrowedMessage<'_>) -> Result<(UsageEvent, usize), DecodeError> {
     let recorded_at = message
         .timestamp()
         .to_millis()
@@ -116,11 +124,15 @@ fn decode(message: &BorrowedMessage<'_>) -> Result<UsageEvent, DecodeError> {
         .unwrap_or_else(Timestamp::now);
     let value = message.payload();
     let Some(headers) = message.headers() else {
-        return kafka::decode([], value, recorded_at);
+        return kafka::decode([], value, recorded_at).map(|event| (event, 0));
     };
     // The binding panics on a header whose name is not UTF-8, and anyone who may write to
     // the topic can send one.
-    let decoded = AssertUnwindSafe(|| kafka::decode(pairs(headers), value, recorded_at));
+    let decoded = AssertUnwindSafe(|| {
+        let mut bytes = 0;
+        let counted = pairs(headers).inspect(|header| bytes += header_size(*header));
+        kafka::decode(counted, value, recorded_at).map(|event| (event, bytes))
+    });
     catch_unwind(decoded)
         .unwrap_or_else(|_| Err(DecodeError::whole("has a header whose name is not UTF-8")))
 }
@@ -129,14 +141,22 @@ fn pairs(headers: &BorrowedHeaders) -> impl Iterator<Item = (&str, Option<&[u8]>
     headers.iter().map(|header| (header.key, header.value))
 }
 
+fn header_size((name, value): (&str, Option<&[u8]>)) -> usize {
+    HEADER_OVERHEAD + name.len() + value.map_or(0, <[u8]>::len)
+}
+
 fn dead(message: &BorrowedMessage<'_>, reason: DecodeError) -> DeadRecord {
+    let headers = message.headers();
+    let count = |headers| catch_unwind(AssertUnwindSafe(|| pairs(headers).map(header_size).sum()));
     DeadRecord {
         partition: message.partition(),
         offset: message.offset(),
         reason,
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: message.headers().map(BorrowedHeaders::detach),
+        // Those that cannot be counted are as large as they can be.
+        header_bytes: headers.map_or(0, |headers| count(headers).unwrap_or(MAX_RECORD_BYTES)),
+        headers: headers.map(BorrowedHeaders::detach),
     }
 }
 
@@ -161,6 +181,7 @@ mod tests {
             key: None,
             value: None,
             headers: None,
+            header_bytes: 0,
         }
     }
 

@@ -46,12 +46,20 @@ pub struct DeadRecord {
     pub(crate) value: Option<Vec<u8>>,
     // Kept as librdkafka holds them: their names need not be UTF-8.
     pub(crate) headers: Option<OwnedHeaders>,
+    // Of the headers, as `drain` counts them.
+    pub(crate) header_bytes: usize,
 }
 
 impl DeadRecord {
     /// Returns the value.
     pub fn value(&self) -> Option<&[u8]> {
         self.value.as_deref()
+    }
+
+    /// Returns the bytes of key, headers and value.
+    pub(crate) fn size(&self) -> usize {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        len(&self.key) + self.header_bytes + len(&self.value)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`kafka`]: CloudEvents in records, and records into [`model::UsageEvent`]
 //! - [`Producer`]: sends, and says so only when it is durable
 //! - [`Consumer`], [`Batch`]: a member of a consumer group that takes records by the thousand
+//! - [`Graves`]: where records that are no CloudEvents end
 //! - [`create_topics`]: topics, where they are absent
 //! - [`KafkaConfig`]: brokers, topics and credentials, read from variables
 //!
@@ -19,6 +20,7 @@ mod consumer;
 mod drain;
 mod error;
 mod event;
+mod graves;
 mod group;
 pub mod http;
 mod json;
@@ -30,6 +32,7 @@ pub use config::{KafkaConfig, Password, Sasl, SaslMechanism, SecurityProtocol};
 pub use consumer::{Batch, BatchLimits, Committed, ConsumeError, Consumer};
 pub use error::{DecodeError, KafkaFault};
 pub use event::CloudEvent;
+pub use graves::Graves;
 pub use kafka::{DeadRecord, Record};
 pub use producer::{ProduceError, Producer};
 pub use topics::{TopicError, create_topics};

@@ -18,13 +18,13 @@ use rdkafka::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    CloudEvent, DeadRecord, KafkaConfig, KafkaFault, Record,
+    CloudEvent, KafkaConfig, KafkaFault, Record,
     client::{self, MAX_RECORD_BYTES},
     kafka::each_header,
 };
 
 /// What a record costs beside its bytes: librdkafka's own structures and headers.
-const RECORD_OVERHEAD: usize = 1024;
+pub(crate) const RECORD_OVERHEAD: usize = 1024;
 
 /// How many records are queued before other requests get a turn on this thread.
 const TURN: usize = 512;
@@ -63,7 +63,7 @@ pub struct Producer {
     client: ThreadedProducer<Context>,
     topic: Arc<str>,
     // Bytes that may be under way. librdkafka has a limit of its own, but reaching it fails a
-    // batch half way.
+    // batch half way: only a call that is larger than the whole budget can.
     budget: Arc<Semaphore>,
     budget_bytes: usize,
 }
@@ -72,6 +72,16 @@ impl Producer {
     /// Returns a producer for the topic of `config` that has at most `budget_bytes` under
     /// way. It connects by itself: a Kafka that is away is no error here.
     pub fn connect(config: &KafkaConfig, budget_bytes: usize) -> Result<Self, ProduceError> {
+        Self::connect_to(&config.topic, config, budget_bytes, MAX_RECORD_BYTES)
+    }
+
+    /// Returns a producer for any topic, and for records of up to `record_bytes`.
+    pub(crate) fn connect_to(
+        topic: &str,
+        config: &KafkaConfig,
+        budget_bytes: usize,
+        record_bytes: usize,
+    ) -> Result<Self, ProduceError> {
         let budget_bytes = budget_bytes.clamp(1, u32::MAX as usize >> 1);
         let mut settings = client::settings(config);
         settings
@@ -84,8 +94,9 @@ impl Producer {
                 "message.timeout.ms",
                 config.delivery_timeout.as_millis().to_string(),
             )
-            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
-            // Twice the budget, and no count: only the budget ever says no.
+            .set("message.max.bytes", record_bytes.to_string())
+            // Twice the budget, and no count: the budget says no before librdkafka does, but to a
+            // call that alone has more bytes than all of this, as the budget lets one such pass.
             .set("queue.buffering.max.messages", "0")
             .set(
                 "queue.buffering.max.kbytes",
@@ -95,7 +106,7 @@ impl Producer {
             .map_err(|error| ProduceError::Connect(KafkaFault(error)))?;
         Ok(Self {
             client,
-            topic: config.topic.as_str().into(),
+            topic: topic.into(),
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
         })
@@ -132,7 +143,11 @@ impl Producer {
     /// Sends one record as it is and returns when it is durable.
     pub async fn send_record(&self, topic: &str, record: &Record) -> Result<(), ProduceError> {
         let value = record.value.as_deref();
-        let permit = self.reserve(RECORD_OVERHEAD + value.map_or(0, <[u8]>::len))?;
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers = record.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + len(value)).sum();
+        let permit =
+            self.reserve(RECORD_OVERHEAD + len(&record.key) + headers + len(&record.value))?;
         let delivery = Delivery::of(1, permit);
         let headers = record
             .headers
@@ -150,38 +165,12 @@ impl Producer {
         delivery.done().await
     }
 
-    /// Sends records that are no CloudEvents to the topic of the dead, with where they
-    /// were and what is wrong in headers, and returns when all are durable.
-    pub async fn send_dead(
-        &self,
-        topic: &str,
-        read_from: &str,
-        records: &[DeadRecord],
-    ) -> Result<(), ProduceError> {
-        let size =
-            |record: &DeadRecord| RECORD_OVERHEAD + record.value.as_ref().map_or(0, Vec::len);
-        let permit = self.reserve(records.iter().map(size).sum())?;
-        let delivery = Delivery::of(records.len(), permit);
-        for record in records {
-            let place = [
-                ("openmeter-dead-reason", record.reason.to_string()),
-                ("openmeter-dead-topic", read_from.to_owned()),
-                ("openmeter-dead-partition", record.partition.to_string()),
-                ("openmeter-dead-offset", record.offset.to_string()),
-            ];
-            let headers = record.headers.clone().unwrap_or_default();
-            let headers = place.iter().fold(headers, |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            });
-            let mut message = BaseRecord::with_opaque_to(topic, delivery.clone()).headers(headers);
-            message.key = record.key.as_deref();
-            message.payload = record.value.as_deref();
-            self.queue(message)?;
-        }
-        delivery.done().await
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    pub(crate) fn budget_bytes(&self) -> usize {
+        self.budget_bytes
     }
 
     /// Asks Kafka whether it is there and has the topic.
@@ -220,15 +209,32 @@ impl Producer {
     /// Takes the place of `bytes` in the budget. More than the whole budget takes all of it, so
     /// that even the largest batch gets its turn.
     fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ProduceError> {
-        let bytes = bytes.min(self.budget_bytes);
-        let permits = u32::try_from(bytes).map_err(|_| ProduceError::Busy)?;
         let budget = Arc::clone(&self.budget);
         budget
-            .try_acquire_many_owned(permits)
+            .try_acquire_many_owned(self.permits(bytes))
             .map_err(|_| ProduceError::Busy)
     }
 
-    fn queue(&self, record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>) -> Result<(), ProduceError> {
+    /// Like `reserve`, but waits until there is room. A call's place is free a moment after its
+    /// records are durable, which would be too late for a next one that does not wait.
+    pub(crate) async fn reserve_when_free(
+        &self,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, ProduceError> {
+        let budget = Arc::clone(&self.budget);
+        let reserved = budget.acquire_many_owned(self.permits(bytes)).await;
+        reserved.map_err(|_| ProduceError::Busy)
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        // The budget is clamped to what fits.
+        u32::try_from(bytes.min(self.budget_bytes)).unwrap_or(u32::MAX >> 1)
+    }
+
+    pub(crate) fn queue(
+        &self,
+        record: BaseRecord<'_, [u8], [u8], Arc<Delivery>>,
+    ) -> Result<(), ProduceError> {
         self.client
             .send(record)
             .map_err(|(error, _)| produce_error(error))
@@ -277,7 +283,7 @@ fn canceled() -> ProduceError {
 /// What is known of the records of one call: how many are still under way.
 ///
 /// One for all of them, so that a batch of thousands wakes its request once.
-struct Delivery {
+pub(crate) struct Delivery {
     left: AtomicUsize,
     failed: OnceLock<KafkaError>,
     done: Notify,
@@ -286,7 +292,7 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn of(records: usize, budget: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(crate) fn of(records: usize, budget: OwnedSemaphorePermit) -> Arc<Self> {
         let delivery = Self {
             left: AtomicUsize::new(records),
             failed: OnceLock::new(),
@@ -309,7 +315,7 @@ impl Delivery {
         }
     }
 
-    async fn done(&self) -> Result<(), ProduceError> {
+    pub(crate) async fn done(&self) -> Result<(), ProduceError> {
         self.done.notified().await;
         match self.failed.get() {
             Some(error) => Err(produce_error(error.clone())),

@@ -10,7 +10,7 @@ use rdkafka::{
 
 use crate::{
     KafkaConfig, KafkaFault,
-    client::{self, MAX_RECORD_BYTES},
+    client::{self, MAX_DEAD_BYTES, MAX_RECORD_BYTES},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,24 +39,30 @@ impl TopicError {
     }
 }
 
-/// Creates the topics called `names` where they are absent.
+/// Creates the topics called `names` where they are absent. The one that `config` has for the
+/// dead takes larger records than the others.
 pub async fn create_topics(config: &KafkaConfig, names: &[&str]) -> Result<(), TopicError> {
     let unavailable = |error| TopicError::Unavailable(KafkaFault(error));
     let admin: AdminClient<DefaultClientContext> =
         client::settings(config).create().map_err(unavailable)?;
     let retention = config.retention.as_millis().to_string();
-    let max_bytes = MAX_RECORD_BYTES.to_string();
+    let (max_bytes, max_dead_bytes) = (MAX_RECORD_BYTES.to_string(), MAX_DEAD_BYTES.to_string());
     let replication = config.replication.map_or(-1, i32::from);
     let topics: Vec<_> = names
         .iter()
         .map(|name| {
+            let max_bytes = if **name == config.dead_topic {
+                &max_dead_bytes
+            } else {
+                &max_bytes
+            };
             NewTopic::new(
                 name,
                 config.partitions.into(),
                 TopicReplication::Fixed(replication),
             )
             .set("retention.ms", &retention)
-            .set("max.message.bytes", &max_bytes)
+            .set("max.message.bytes", max_bytes)
         })
         .collect();
     let options = AdminOptions::new()

@@ -92,6 +92,7 @@ impl Engines {
     pub(super) fn topics(&self, names: &Names) -> stream::KafkaConfig {
         let mut kafka = stream::KafkaConfig::new(self.brokers());
         kafka.topic.clone_from(&names.id);
+        kafka.dead_topic.clone_from(&names.dead_topic);
         kafka.partitions = PARTITIONS.unsigned_abs().try_into().unwrap_or(1);
         kafka
     }

@@ -6,9 +6,14 @@ use std::{
 };
 
 use model::UsageEvent;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
 use stream::{
-    Batch, BatchLimits, CloudEvent, Committed, Consumer, KafkaConfig, ProduceError, Producer,
-    Record, create_topics,
+    Batch, BatchLimits, CloudEvent, Committed, Consumer, Graves, KafkaConfig, ProduceError,
+    Producer, Record, create_topics,
 };
 
 const BUDGET: usize = 64 << 20;
@@ -149,16 +154,131 @@ async fn a_record_that_is_no_event_goes_to_the_dead_as_it_is() {
         batch = next(&mut consumer, 2).await;
     }
     assert_eq!(batch.dead[0].reason.to_string(), "specversion is required");
-    producer
-        .send_dead(&config.dead_topic, &config.topic, &batch.dead)
-        .await
-        .unwrap();
+    let graves = Graves::connect(&config, BUDGET).unwrap();
+    graves.bury(&config.topic, &batch.dead).await.unwrap();
     consumer.close().await;
 
     let mut undertaker = Consumer::connect_to(&config, &config.topic, &config.dead_topic).unwrap();
     let dead = next(&mut undertaker, 1).await.dead;
     assert_eq!(dead[0].value(), Some(&[0, 1, 2][..]));
     undertaker.close().await;
+}
+
+#[tokio::test]
+async fn more_dead_than_the_budget_holds_are_buried_once_each() {
+    let config = config("graves");
+    topics(&config).await;
+    let producer = Producer::connect(&config, BUDGET).unwrap();
+    for offset in 0..10 {
+        let poison = Record {
+            key: Some(vec![offset]),
+            headers: vec![("h".to_owned(), Some(vec![b'h'; 1 << 10]))],
+            value: Some(vec![b'x'; 1 << 20]),
+        };
+        producer.send_record(&config.topic, &poison).await.unwrap();
+    }
+    let mut consumer = Consumer::connect(&config, &config.topic).unwrap();
+    let mut dead = Vec::new();
+    while dead.len() < 10 {
+        dead.extend(next(&mut consumer, 10 - dead.len()).await.dead);
+    }
+    consumer.close().await;
+
+    let graves = Graves::connect(&config, 1 << 20).unwrap();
+    graves.bury(&config.topic, &dead).await.unwrap();
+    let mut undertaker = Consumer::connect_to(&config, &config.topic, &config.dead_topic).unwrap();
+    let mut buried = 0;
+    while let Ok(batch) =
+        tokio::time::timeout(Duration::from_secs(3), undertaker.next_batch(limits(20))).await
+    {
+        buried += batch.unwrap().dead.len();
+    }
+    assert_eq!(buried, 10);
+    undertaker.close().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_takes_less_than_ours_gets_what_it_takes() {
+    let mut config = config("small-graves");
+    config.partitions = 1;
+    topics(&config).await;
+    let producer = Producer::connect(&config, BUDGET).unwrap();
+    // No compression makes it fewer.
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
+    let noise: Vec<_> = noise.take(2_000_000).collect();
+    for len in [10, 2_000_000, 10] {
+        let poison = Record {
+            value: Some(noise[..len].to_vec()),
+            ..Record::default()
+        };
+        producer.send_record(&config.topic, &poison).await.unwrap();
+    }
+    let mut consumer = Consumer::connect(&config, &config.topic).unwrap();
+    let mut dead = Vec::new();
+    while dead.len() < 3 {
+        dead.extend(next(&mut consumer, 3 - dead.len()).await.dead);
+    }
+    consumer.close().await;
+
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", config.brokers.join(","))
+        .create()
+        .unwrap();
+    for (limit, kept) in [("1048588", 900_000..1_000_000), ("2000", 0..1)] {
+        config.dead_topic = format!("{}.dead.{limit}", config.topic);
+        let topic = NewTopic::new(&config.dead_topic, 1, TopicReplication::Fixed(1));
+        let topic = topic.set("max.message.bytes", limit);
+        let created = admin.create_topics(&[topic], &AdminOptions::new()).await;
+        created.unwrap()[0].as_ref().unwrap();
+
+        let graves = Graves::connect(&config, BUDGET).unwrap();
+        graves.bury(&config.topic, &dead).await.unwrap();
+        let mut undertaker =
+            Consumer::connect_to(&config, &config.dead_topic, &config.dead_topic).unwrap();
+        let mut found = HashSet::new();
+        while found.len() < 2 {
+            for record in next(&mut undertaker, 10).await.dead {
+                found.insert(record.value().unwrap().len());
+            }
+        }
+        found.remove(&10);
+        assert!(found.iter().all(|len| kept.contains(len)), "{found:?}");
+        undertaker.close().await;
+    }
+}
+
+#[tokio::test]
+async fn keys_and_headers_count_in_a_batch() {
+    let config = config("bytes-of-headers");
+    topics(&config).await;
+    let producer = Producer::connect(&config, BUDGET).unwrap();
+    for _ in 0..10 {
+        let mut record = stream::kafka::encode(&event(1));
+        record.key = Some(vec![b'k'; 1 << 10]);
+        let long = Some(vec![b'h'; 9 << 10]);
+        record.headers.push(("h".to_owned(), long.clone()));
+        producer.send_record(&config.topic, &record).await.unwrap();
+        // One that is no event weighs as much.
+        record.headers = vec![("h".to_owned(), long)];
+        producer.send_record(&config.topic, &record).await.unwrap();
+    }
+    let mut consumer = Consumer::connect(&config, &config.topic).unwrap();
+    let small = BatchLimits {
+        bytes: 40 << 10,
+        ..limits(100)
+    };
+    let mut read = 0;
+    while read < 20 {
+        let batch = tokio::time::timeout(DEADLINE, consumer.next_batch(small)).await;
+        let batch = batch.expect("a batch before the deadline").unwrap();
+        assert!(batch.len() <= 4, "{} records of 10 KiB", batch.len());
+        read += batch.len();
+    }
+    consumer.close().await;
 }
 
 #[tokio::test]
