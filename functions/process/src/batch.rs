@@ -10,7 +10,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ledger::{JudgeError, Judged, LedgerError, Registry};
+use ledger::{JudgeError, Judged, Registry};
 use model::{Claim, Verdict};
 use runtime::Meters;
 use store::{Store, StoreError};
@@ -24,9 +24,6 @@ pub enum ProcessError {
     /// Who came first could not be found out.
     #[error("the batch's identities could not be judged")]
     Judge(#[source] Box<JudgeError<StoreError>>),
-    /// Whether the winners still stand could not be found out.
-    #[error("the batch's winners could not be confirmed")]
-    Confirm(#[from] LedgerError),
     /// The rows were not stored.
     #[error("the batch's rows were not stored")]
     Store(#[from] StoreError),
@@ -38,7 +35,7 @@ pub struct Process {
     meters: Meters,
     registry: Registry,
     store: Store,
-    last_stored_at: Arc<AtomicI64>,
+    free_stored_at: Arc<AtomicI64>,
 }
 
 impl Process {
@@ -49,13 +46,18 @@ impl Process {
             meters,
             registry,
             store,
-            last_stored_at: Arc::default(),
+            free_stored_at: Arc::default(),
         }
     }
 
     /// Returns the meters, to prepare events by.
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// Returns the registry, to check it.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Returns the store, to migrate it.
@@ -78,7 +80,7 @@ impl Process {
     /// before is written: the registry remembers what the store does not know yet.
     pub async fn judge(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
         let judged = self.registry.judge(&claims(batch), &self.store).await;
-        judged.map_err(|error| ProcessError::Judge(Box::new(error)))
+        judged.map_err(cannot_judge)
     }
 
     /// The second half: writes rows by the winners, and asks whether they still stand.
@@ -89,11 +91,13 @@ impl Process {
         let began = Instant::now();
         let mut judged = Cow::Borrowed(judged);
         loop {
-            let stored_at = self.stored_at();
+            let stored_at = self.stored_at(batch.len());
             let mut rows = Rows::default();
             let mut verdicts = Vec::with_capacity(batch.len());
             let mut firsts = HashSet::with_capacity(batch.len());
-            for (prepared, winner) in batch.iter().zip(&judged.winners) {
+            for ((prepared, winner), stored_at) in
+                batch.iter().zip(&judged.winners).zip(stored_at..)
+            {
                 let verdict = rows.add(prepared, winner, stored_at);
                 // An event that one request holds twice is stamped alike both times.
                 let is_again = verdict == Verdict::First && !firsts.insert(prepared.claim.identity);
@@ -103,7 +107,11 @@ impl Process {
                 self.store.insert_events(&rows.events),
                 self.store.insert_usage(&rows.usage)
             )?;
-            if self.registry.confirms(&claims(batch), &judged).await? {
+            let confirmed = self
+                .registry
+                .confirms(&claims(batch), &judged, &self.store)
+                .await;
+            if confirmed.map_err(cannot_judge)? {
                 report(batch, &verdicts, stored_at, began);
                 return Ok(());
             }
@@ -112,20 +120,24 @@ impl Process {
         }
     }
 
-    /// Returns now in microseconds since 1970, later than ever before: it is the
-    /// version of rows, and the last one written counts.
-    fn stored_at(&self) -> i64 {
+    /// Returns the first of `count` microseconds since 1970, now, of which none was
+    /// returned before: they are the versions of rows, and the last one written counts.
+    fn stored_at(&self, count: usize) -> i64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-        let last = self
-            .last_stored_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some(now.max(last + 1))
-            });
-        now.max(last.unwrap_or_default() + 1)
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let free = |free: i64| Some(now.max(free).saturating_add(count));
+        let free = self
+            .free_stored_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
+        now.max(free.unwrap_or_default())
     }
+}
+
+fn cannot_judge(error: JudgeError<StoreError>) -> ProcessError {
+    ProcessError::Judge(Box::new(error))
 }
 
 fn claims(batch: &[Prepared]) -> Vec<Claim> {
@@ -144,16 +156,16 @@ fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Insta
     };
     let is_own = |verdict: &Verdict| matches!(verdict, Verdict::First);
     count("counted", &|prepared, verdict| {
-        is_own(verdict) && prepared.error.is_empty()
+        is_own(verdict) && prepared.invalid().is_empty()
     });
     count("invalid", &|prepared, verdict| {
-        is_own(verdict) && !prepared.error.is_empty()
+        is_own(verdict) && !prepared.invalid().is_empty()
     });
     count("repeat", &|_, verdict| matches!(verdict, Verdict::Repeat));
     count("conflict", &|_, verdict| {
         matches!(verdict, Verdict::Conflict)
     });
-    for invalid in batch.iter().flat_map(|prepared| &prepared.invalid) {
+    for invalid in batch.iter().flat_map(Prepared::invalid) {
         metrics::counter!("openmeter_events_invalid_total", "reason" => invalid.code())
             .increment(1);
     }

@@ -63,6 +63,9 @@ impl Config {
             Duration::from_secs(6 * 3600),
             "how far behind ingest the registry is asked; beyond, ClickHouse",
         );
+        if window < Duration::from_secs(60) {
+            env.mistake("OPENMETER_DEDUP_WINDOW", "must be a minute at least");
+        }
         env.finish(|| {
             Some(Self {
                 meters: meters?,

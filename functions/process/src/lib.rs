@@ -10,6 +10,8 @@
 
 mod batch;
 mod config;
+#[cfg(test)]
+mod laws;
 mod prepare;
 mod pull;
 mod rows;

@@ -1,20 +1,23 @@
 //! One event, made ready to be counted: all that needs no store and no registry.
 
-use model::{Applied, Catalog, Claim, Content, Identity, Invalid, Seen, Usage, UsageEvent};
-
-/// The last microsecond that the store's times can hold (2299-12-31T23:59:59.999999Z).
-const LAST: i64 = 10_413_791_999_999_999;
+use model::{
+    Applied, Catalog, Claim, Content, Identity, Invalid, Seen, Usage, UsageEvent, is_countable,
+    kept_time, micros,
+};
 
 /// An event with what it claims and what it would add.
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) event: UsageEvent,
     pub(crate) claim: Claim,
+    /// What it adds to each meter that takes the time at which it is counted.
     pub(crate) usage: Vec<Usage>,
-    /// Why a meter, or every one, cannot use it.
-    pub(crate) invalid: Vec<Invalid>,
+    /// Why a meter, or every one, cannot use it, whenever it is counted.
+    invalid: Vec<Invalid>,
     /// The same as one text; empty if all can.
-    pub(crate) error: String,
+    error: String,
+    /// What is said instead where it is counted at a time that nothing is counted at.
+    untimely: String,
     /// The hash of the definitions that were applied.
     pub(crate) definitions: u64,
 }
@@ -24,13 +27,8 @@ impl Prepared {
     pub fn new(catalog: &Catalog, mut event: UsageEvent) -> Self {
         let payload = event.payload();
         let Applied { usage, invalid } = catalog.apply(&event, &payload);
-        let error = invalid
-            .iter()
-            .map(Invalid::to_string)
-            .collect::<Vec<_>>()
-            .join("; ");
-        let time = event.time.as_microsecond();
-        let kept = time.clamp(0, LAST);
+        let time = micros(event.time);
+        let kept = kept_time(time);
         if kept != time {
             // No meter counts it and no column can hold it, but nobody shall lose it.
             event
@@ -41,18 +39,49 @@ impl Prepared {
             identity: Identity::of(&event.source, &event.id),
             seen: Seen {
                 time: kept,
-                ingested_at: event.ingested_at.as_microsecond(),
+                ingested_at: micros(event.ingested_at),
                 content: Content::of(&event, &payload),
             },
         };
-        let definitions = catalog.definitions(&event.event_type);
         Self {
+            definitions: catalog.definitions(&event.event_type),
+            error: text(&invalid),
+            untimely: Invalid::TimeOutOfRange.to_string(),
             event,
             claim,
             usage,
             invalid,
-            error,
-            definitions,
         }
     }
+
+    /// Returns the validation error of the event, counted at `time` (microseconds since
+    /// 1970); empty if it has none.
+    pub(crate) fn error_at(&self, time: i64) -> &str {
+        if self.error.is_empty() && !is_countable(time) {
+            &self.untimely
+        } else {
+            &self.error
+        }
+    }
+
+    /// Returns what it adds, counted at `time` (microseconds since 1970).
+    pub(crate) fn usage_at(&self, time: i64) -> impl Iterator<Item = &Usage> {
+        let takes = move |usage: &&Usage| is_countable(time) && usage.meter.takes(time);
+        self.usage.iter().filter(takes)
+    }
+
+    /// Returns why a meter, or every one, cannot use it at its own time.
+    pub(crate) fn invalid(&self) -> Vec<&Invalid> {
+        let untimely = !is_countable(self.claim.seen.time) && self.invalid.is_empty();
+        let untimely = untimely.then_some(&Invalid::TimeOutOfRange);
+        self.invalid.iter().chain(untimely).collect()
+    }
+}
+
+fn text(invalid: &[Invalid]) -> String {
+    invalid
+        .iter()
+        .map(Invalid::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

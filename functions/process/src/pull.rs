@@ -64,6 +64,11 @@ async fn create_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
 
 impl Pull {
     async fn run(&self, consumer: &mut Consumer) -> anyhow::Result<()> {
+        // Readiness tells people; a consumer has nobody who would wait for it.
+        let check = || async { Ok(self.process.registry().check().await?) };
+        if self.until_done("use valkey", check).await.is_none() {
+            return Ok(());
+        }
         let migrate = || async { Ok(self.process.store().migrate().await?) };
         if self
             .until_done("migrate the tables", migrate)

@@ -46,35 +46,35 @@ impl<'a> Rows<'a> {
             stored_at,
             is_deleted: true,
         };
-        let (state, error) = match prepared.error.as_str() {
-            "" => (State::Valid, ""),
-            error => (State::Invalid, error),
-        };
         match verdict {
-            Verdict::First => self.put(prepared, there, state, error),
+            Verdict::First => self.put(prepared, there),
             Verdict::Repeat => {
-                self.put(prepared, there, state, error);
+                self.put(prepared, there);
                 if own.time != winner.time {
-                    self.put(prepared, own_place, state, error);
+                    self.put(prepared, own_place);
                 }
             }
             Verdict::Conflict => {
-                self.put_event(
-                    prepared,
-                    At {
-                        is_deleted: false,
-                        ..own_place
-                    },
-                    State::Conflict,
-                    CONFLICT,
-                );
+                let kept = At {
+                    is_deleted: false,
+                    ..own_place
+                };
+                self.put_event(prepared, kept, State::Conflict, CONFLICT);
                 self.put_usage(prepared, own_place);
             }
         }
         verdict
     }
 
-    fn put(&mut self, prepared: &'a Prepared, at: At, state: State, error: &'a str) {
+    /// Puts the event where it is counted, with what it adds there: not at its own time,
+    /// if it repeats another.
+    fn put(&mut self, prepared: &'a Prepared, at: At) {
+        let error = prepared.error_at(at.time);
+        let state = if error.is_empty() {
+            State::Valid
+        } else {
+            State::Invalid
+        };
         self.put_event(prepared, at, state, error);
         self.put_usage(prepared, at);
     }
@@ -103,7 +103,7 @@ impl<'a> Rows<'a> {
     fn put_usage(&mut self, prepared: &'a Prepared, at: At) {
         let subject = prepared.event.subject.as_deref().unwrap_or_default();
         self.usage
-            .extend(prepared.usage.iter().map(|usage| UsageRecord {
+            .extend(prepared.usage_at(at.time).map(|usage| UsageRecord {
                 meter: &usage.meter.slug,
                 subject,
                 time: at.time,
@@ -123,32 +123,8 @@ impl<'a> Rows<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap};
-
-    use model::{Catalog, Identity, UsageEvent};
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn catalog() -> Catalog {
-        Catalog::from_yaml("meters: [{slug: c, eventType: t, aggregation: COUNT}]").unwrap()
-    }
-
-    /// A delivery of event `id`, sent at `time`, which says `what`.
-    fn delivery(id: u8, time: i64, what: u8, ingested_at: i64) -> Prepared {
-        let at = |second: i64| jiff::Timestamp::from_second(second).unwrap();
-        let event = UsageEvent {
-            id: id.to_string(),
-            source: "s".to_owned(),
-            event_type: "t".to_owned(),
-            subject: Some("x".to_owned()),
-            time: at(time),
-            ingested_at: at(ingested_at),
-            data: Some(format!("{{\"what\":{what}}}").into_bytes()),
-            attributes: BTreeMap::new(),
-        };
-        Prepared::new(&catalog(), event)
-    }
+    use crate::laws::delivery;
 
     fn rows<'a>(prepared: &'a Prepared, winner: &Seen) -> (Rows<'a>, Verdict) {
         let mut rows = Rows::default();
@@ -190,121 +166,27 @@ mod tests {
         assert!(rows.usage.iter().all(|row| row.is_deleted));
     }
 
-    /// A store and a registry as far as counting once depends on them: rows are folded by
-    /// key, the last written wins; the registry can be lost and asks the store then.
-    #[derive(Default)]
-    struct World {
-        usage: BTreeMap<(i64, Identity, u64), bool>,
-        events: BTreeMap<(i64, Identity, u64), (State, bool, Seen)>,
-        registry: HashMap<Identity, Seen>,
-        epoch: u32,
-    }
-
-    impl World {
-        fn judge(&mut self, prepared: &Prepared) -> Seen {
-            let claim = prepared.claim;
-            let stored: Vec<_> = self
+    #[test]
+    fn a_repeat_adds_what_counts_at_the_winners_time() {
+        let meters = "meters: [{slug: c, eventType: t, aggregation: COUNT, eventFrom: '1970-01-01T00:01:00Z'}]";
+        let catalog = model::Catalog::from_yaml(meters).unwrap();
+        let at = |time: i64| Prepared::new(&catalog, delivery(1, time, 0, 100 + time).event);
+        let early = at(59);
+        for (first, repeat, counted) in [
+            (at(59), at(61), 0),
+            (at(61), at(59), 1),
+            (at(-5), at(61), 0),
+            (at(61), at(-5), 1),
+        ] {
+            let (rows, _) = rows(&repeat, &first.claim.seen);
+            let live = rows.usage.iter().filter(|row| !row.is_deleted).count();
+            assert_eq!(live, counted, "{} {}", first.event.time, repeat.event.time);
+            let invalid = rows
                 .events
                 .iter()
-                .filter(|((_, identity, _), (state, gone, _))| {
-                    *identity == claim.identity && *state != State::Conflict && !gone
-                })
-                .map(|(_, (_, _, seen))| *seen)
-                .collect();
-            let window = std::time::Duration::from_secs(24 * 3600);
-            let known = claim
-                .winner_among(window, &stored)
-                .copied()
-                .unwrap_or(claim.seen);
-            *self.registry.entry(claim.identity).or_insert(known)
+                .any(|row| !row.is_deleted && row.state == State::Invalid);
+            assert_eq!(invalid, first.event.time.as_second() < 0);
         }
-
-        fn write(&mut self, prepared: &Prepared, winner: &Seen) {
-            let (rows, _) = rows(prepared, winner);
-            for row in &rows.usage {
-                self.usage
-                    .insert((row.time, row.identity, row.content.0), row.is_deleted);
-            }
-            for row in &rows.events {
-                let seen = Seen {
-                    time: row.time,
-                    ingested_at: row.ingested_at,
-                    content: row.content,
-                };
-                self.events.insert(
-                    (row.time, row.identity, row.content.0),
-                    (row.state, row.is_deleted, seen),
-                );
-            }
-        }
-
-        fn lose_registry(&mut self) {
-            self.registry.clear();
-            self.epoch += 1;
-        }
-
-        fn count(&mut self, prepared: &Prepared) {
-            let winner = self.judge(prepared);
-            self.write(prepared, &winner);
-        }
-
-        /// Counts `late`, while the registry is lost and `other` is counted between its
-        /// judging and its writing; it then finds another epoch and judges again, unless
-        /// it is killed and its delivery comes again.
-        fn race(&mut self, late: &Prepared, other: &Prepared, killed: bool) {
-            let winner = self.judge(late);
-            self.lose_registry();
-            self.count(other);
-            self.write(late, &winner);
-            if killed {
-                self.lose_registry();
-            }
-            self.count(late);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_happens_each_identity_is_counted_once(
-            deliveries in prop::collection::vec((0_u8..3, 0_i64..4, 0_u8..2), 1..12),
-            events in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..12),
-        ) {
-            let prepared: Vec<_> = deliveries
-                .iter()
-                .zip(100..)
-                .map(|((id, time, what), ingested_at)| delivery(*id, *time, *what, ingested_at))
-                .collect();
-            let mut world = World::default();
-            for delivery in &prepared {
-                world.count(delivery);
-            }
-            for (event, index) in events {
-                let (one, other) = (index.get(&prepared), &prepared[0]);
-                match event {
-                    0 => world.count(one),
-                    1 => world.lose_registry(),
-                    2 => world.race(one, other, false),
-                    3 => world.race(other, one, false),
-                    _ => world.race(one, other, true),
-                }
-            }
-            let mut live: BTreeMap<Identity, usize> = BTreeMap::new();
-            for ((_, identity, _), gone) in &world.usage {
-                *live.entry(*identity).or_default() += usize::from(!gone);
-            }
-            prop_assert!(live.values().all(|count| *count == 1), "{live:?}");
-        }
-
-        #[test]
-        fn a_race_for_an_identity_never_counts_both(
-            one in (0_i64..4, 0_u8..2), other in (0_i64..4, 0_u8..2), killed in any::<bool>(),
-        ) {
-            let one = delivery(1, one.0, one.1, 100);
-            let other = delivery(1, other.0, other.1, 101);
-            let mut world = World::default();
-            world.race(&one, &other, killed);
-            let live = world.usage.values().filter(|gone| !**gone).count();
-            prop_assert_eq!(live, 1);
-        }
+        assert_eq!(rows(&early, &early.claim.seen).0.usage.len(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, tz::TimeZone};
-use model::{Meter, MeterQuery, SUBJECT, WindowSize};
+use model::{Meter, MeterQuery, SUBJECT, WindowSize, parse_json};
 use runtime::Problem;
 use serde_json::{Map, Value};
 
@@ -99,15 +99,11 @@ fn split_commas(values: &[String]) -> Vec<String> {
 
 /// Reads the body of a POST: the same names, `filterGroupBy` a map of lists.
 pub(crate) fn from_body(body: &[u8], meter: &Meter) -> Result<MeterQuery, Problem> {
-    let body = match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(body)) => body,
-        Ok(_) => return Err(Problem::bad_request("the body must be a JSON object")),
-        Err(_) if body.trim_ascii().is_empty() => Map::new(),
-        Err(error) => {
-            return Err(Problem::bad_request(format!(
-                "the body is no JSON: {error}"
-            )));
-        }
+    let body = match parse_json(body) {
+        Some(Value::Object(body)) => body,
+        Some(_) => return Err(Problem::bad_request("the body must be a JSON object")),
+        None if body.trim_ascii().is_empty() => Map::new(),
+        None => return Err(Problem::bad_request("the body is no JSON")),
     };
     let mut mistakes = Mistakes::default();
     let mut written = Written::default();

@@ -121,6 +121,8 @@ impl Registry {
     }
 
     async fn begin(&self) -> Result<Progress, LedgerError> {
+        // An evicting server would lose again what it is told now.
+        self.ledger.check().await?;
         let progress = Progress {
             token: new_token(),
             cursor: 0,
@@ -130,8 +132,10 @@ impl Registry {
             calls
                 .cmd("FCALL")
                 .arg(self.ledger.function("om_begin_refill"))
-                .arg(1)
+                .arg(2)
                 .arg(self.key(bucket, "refill"))
+                .arg(self.key(bucket, "epoch"))
+                .arg(self.kept_millis())
                 .arg(&progress.token);
         }
         self.ledger.call(&calls).await?;
@@ -151,6 +155,7 @@ impl Registry {
             calls
                 .arg(self.key(bucket, "refill"))
                 .arg(self.key(bucket, "epoch"))
+                .arg(self.kept_millis())
                 .arg(token);
         }
         calls.cmd("DEL").arg(self.global_key("progress"));

@@ -75,10 +75,19 @@ impl Registry {
         Self { ledger, config }
     }
 
+    /// Returns an error if Valkey is away or may forget keys.
+    pub async fn check(&self) -> Result<(), LedgerError> {
+        self.ledger.check().await
+    }
+
     /// How long an identity is kept: a repeat can be as late as the window, and
     /// be looked at as late as the lag after that.
     pub(crate) fn kept(&self) -> Duration {
         self.config.window + self.config.lag
+    }
+
+    pub(crate) fn kept_millis(&self) -> u64 {
+        u64::try_from(self.kept().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Registers the claims, in order, and returns who won each identity.
@@ -91,8 +100,12 @@ impl Registry {
         history: &H,
     ) -> Result<Judged, JudgeError<H::Error>> {
         let trusted_from = micros(SystemTime::now()) - as_micros(self.config.lag);
-        let (recent, old): (Vec<_>, Vec<_>) =
-            (0..claims.len()).partition(|index| claims[*index].seen.ingested_at >= trusted_from);
+        // The registry may have let go what these would repeat.
+        let is_old = |claim: &Claim| {
+            claim.seen.ingested_at < trusted_from || claim.may_be_older_than(self.config.window)
+        };
+        let (old, recent): (Vec<_>, Vec<_>) =
+            (0..claims.len()).partition(|index| is_old(&claims[*index]));
 
         let mut judged = Judged {
             winners: claims.iter().map(|claim| claim.seen).collect(),
@@ -119,8 +132,13 @@ impl Registry {
             unknown.sort_unstable();
             self.look_up(claims, &unknown, history, &mut judged).await?;
         }
-        if lost {
-            self.refill(history).await?;
+        if lost && let Err(error) = self.refill(history).await {
+            // The batch is judged all the same; the next one goes on with the refill.
+            metrics::counter!("openmeter_registry_refill_failed_total").increment(1);
+            tracing::error!(
+                error = chain(&error),
+                "the identity registry cannot be filled"
+            );
         }
         Ok(judged)
     }
@@ -167,7 +185,12 @@ impl Registry {
     /// If Valkey lost its data in between, another function may have registered
     /// another winner meanwhile. Then this is false, and the caller judges and
     /// writes again, before it acknowledges anything.
-    pub async fn confirms(&self, claims: &[Claim], judged: &Judged) -> Result<bool, LedgerError> {
+    pub async fn confirms<H: History>(
+        &self,
+        claims: &[Claim],
+        judged: &Judged,
+        history: &H,
+    ) -> Result<bool, JudgeError<H::Error>> {
         let epochs = self.epochs(claims).await?;
         let in_doubt: Vec<_> = (0..claims.len())
             .filter(|index| {
@@ -175,18 +198,13 @@ impl Registry {
                 before.is_empty() || before != &epochs[bucket(&claims[*index].identity)]
             })
             .collect();
-        let winners: Vec<_> = in_doubt
-            .iter()
-            .map(|index| Claim {
-                seen: judged.winners[*index],
-                ..claims[*index]
-            })
-            .collect();
-        let answers = self.register(Mode::Adopt, &winners).await?;
-        Ok(winners
-            .iter()
-            .zip(answers)
-            .all(|(claim, answer)| answer.winner == Some(claim.seen)))
+        if in_doubt.is_empty() {
+            return Ok(true);
+        }
+        // The store knows what another wrote and the registry, lost again, does not.
+        let mut again = judged.clone();
+        self.look_up(claims, &in_doubt, history, &mut again).await?;
+        Ok(again.winners == judged.winners)
     }
 
     /// Returns the epoch of each bucket that the claims touch; "" for all others.
@@ -206,7 +224,7 @@ impl Registry {
                 .arg(self.ledger.function("om_register"))
                 .arg(1)
                 .arg(self.key(*bucket, "epoch"));
-            calls.arg("trust").arg(0).arg(0);
+            calls.arg("trust").arg(0).arg(self.kept_millis());
         }
         for (bucket, reply) in touched.into_iter().zip(self.ledger.call(&calls).await?) {
             epochs[bucket] = Reply::read(reply)?.epoch;
@@ -243,7 +261,7 @@ impl Registry {
                 "adopt"
             });
             calls.arg(as_micros(self.config.window));
-            calls.arg(u64::try_from(self.kept().as_millis()).unwrap_or(u64::MAX));
+            calls.arg(self.kept_millis());
             for place in *places {
                 calls.arg(&encode(&claims[*place].seen)[..]);
             }
@@ -345,6 +363,15 @@ impl Reply {
             winners: winners.into_iter().map(winner).collect::<Option<_>>()?,
         })
     }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 pub(crate) fn as_micros(duration: Duration) -> i64 {

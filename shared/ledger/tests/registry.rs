@@ -95,12 +95,12 @@ async fn a_loss_between_judging_and_writing_is_noticed() {
     let other = [claim("a", 20, t + 1, 1)];
     count(&registry, &stored, &other).await;
     assert!(
-        !registry.confirms(&mine, &judged).await.unwrap(),
+        !registry.confirms(&mine, &judged, &stored).await.unwrap(),
         "another has won meanwhile"
     );
     let again = registry.judge(&mine, &stored).await.unwrap();
     assert_eq!(again.winners, [other[0].seen]);
-    assert!(registry.confirms(&mine, &again).await.unwrap());
+    assert!(registry.confirms(&mine, &again, &stored).await.unwrap());
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_loss_that_nobody_used_leaves_the_winner_in_place() {
     let mine = [claim("a", 10, t, 1)];
     let judged = registry.judge(&mine, &stored).await.unwrap();
     wipe.all().await;
-    assert!(registry.confirms(&mine, &judged).await.unwrap());
+    assert!(registry.confirms(&mine, &judged, &stored).await.unwrap());
     let late = registry
         .judge(&[claim("a", 20, t + 1, 1)], &stored)
         .await

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     catalog::Catalog,
-    decimal::{Decimal, DecimalError},
+    decimal::{Decimal, DecimalError, write_canonical},
     event::{Payload, UsageEvent},
     meter::{Aggregation, Meter},
 };
@@ -117,11 +117,23 @@ impl Applied {
     }
 }
 
-/// The first second after the years that can be counted (2300-01-01T00:00:00Z).
-const END_OF_TIME: i64 = 10_413_792_000;
+/// The first microsecond after the years that can be counted (2300-01-01T00:00:00Z).
+const END_OF_TIME: i64 = 10_413_792_000_000_000;
+
+/// Returns whether an event can be counted at this time (microseconds since 1970).
+pub fn is_countable(time: i64) -> bool {
+    (0..END_OF_TIME).contains(&time)
+}
+
+/// Returns this time, or the nearest one outside of what can be counted: the store's
+/// columns hold no year 0.
+pub fn kept_time(time: i64) -> i64 {
+    time.clamp(-1, END_OF_TIME)
+}
 
 impl Catalog {
-    /// Returns what `event`, whose parsed data is `payload`, adds to each meter.
+    /// Returns what `event`, whose parsed data is `payload`, adds to each meter, at
+    /// whatever time it is counted: see [`is_countable`] and [`Meter::takes`].
     pub fn apply(&self, event: &UsageEvent, payload: &Payload) -> Applied {
         let mut applied = Applied::default();
         let mut meters = self.of_event_type(&event.event_type).peekable();
@@ -134,8 +146,7 @@ impl Catalog {
         if !applied.invalid.is_empty() {
             return applied;
         }
-        let is_before = |meter: &Meter| meter.event_from.is_some_and(|from| event.time < from);
-        for meter in meters.filter(|meter| !is_before(meter)) {
+        for meter in meters {
             match meter.apply(payload) {
                 Ok(usage) => applied.usage.push(usage),
                 Err(invalid) if applied.invalid.contains(&invalid) => {}
@@ -151,9 +162,6 @@ fn unusable(event: &UsageEvent, payload: &Payload) -> Option<Invalid> {
     if event.subject.as_deref().is_none_or(str::is_empty) {
         return Some(Invalid::NoSubject);
     }
-    if event.time.as_nanosecond() < 0 || event.time.as_second() >= END_OF_TIME {
-        return Some(Invalid::TimeOutOfRange);
-    }
     match payload {
         Payload::Absent | Payload::Json(Value::Object(_)) => None,
         Payload::Json(_) | Payload::Opaque => Some(Invalid::DataNotObject),
@@ -161,6 +169,13 @@ fn unusable(event: &UsageEvent, payload: &Payload) -> Option<Invalid> {
 }
 
 impl Meter {
+    /// Returns whether an event that is counted at `time` (microseconds since 1970) is
+    /// for this meter.
+    pub fn takes(&self, time: i64) -> bool {
+        self.event_from
+            .is_none_or(|from| from.as_microsecond() <= time)
+    }
+
     /// Returns what an event with this data adds to this meter.
     pub fn apply(self: &Arc<Self>, payload: &Payload) -> Result<Usage, Invalid> {
         let data = match payload {
@@ -213,12 +228,25 @@ impl Meter {
     }
 }
 
-/// Returns a scalar's text, or a compound value's JSON.
+/// Returns a scalar's text, or a compound value's JSON. Equal numbers have one text, for
+/// content tells them apart no better.
 fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Number(number) => canonical(number.as_str()),
         other => other.to_string(),
     }
+}
+
+fn canonical(number: &str) -> String {
+    number.parse::<Decimal>().map_or_else(
+        |_| {
+            let mut text = Vec::new();
+            write_canonical(&mut text, number);
+            String::from_utf8_lossy(&text).into_owned()
+        },
+        |value| value.to_string(),
+    )
 }
 
 fn numeric(value: &Value) -> Result<Decimal, Invalid> {
@@ -292,21 +320,6 @@ mod tests {
                 (0, Some("invalid event: subject is missing")),
             ),
             (
-                Some(good),
-                |event| event.time = "1969-12-31T23:59:59.9Z".parse().unwrap(),
-                (0, Some("invalid event: time is outside 1970 to 2299")),
-            ),
-            (
-                Some(good),
-                |event| event.time = "2300-01-01T00:00:00Z".parse().unwrap(),
-                (0, Some("invalid event: time is outside 1970 to 2299")),
-            ),
-            (
-                Some(good),
-                |event| event.time = "2299-12-31T23:59:59.9Z".parse().unwrap(),
-                (2, None),
-            ),
-            (
                 Some("[]"),
                 |_| {},
                 (0, Some("invalid event: data is no JSON object")),
@@ -375,12 +388,45 @@ mod tests {
 
     #[test]
     fn a_meter_takes_no_event_before_its_beginning() {
-        let text = "meters: [{slug: c, eventType: api.call, aggregation: COUNT, eventFrom: '2024-01-15T10:30:01Z'}]";
+        let text = "meters: [{slug: c, eventType: t, aggregation: COUNT, eventFrom: '2024-01-15T10:30:01Z'}]";
         let catalog = Catalog::from_yaml(text).unwrap();
-        let mut early = event("{}");
-        let count = |event: &UsageEvent| catalog.apply(event, &event.payload()).usage.len();
-        assert_eq!(count(&early), 0);
-        early.time = "2024-01-15T10:30:01Z".parse().unwrap();
-        assert_eq!(count(&early), 1);
+        let meter = catalog.meter("c").unwrap();
+        let from = 1_705_314_601_000_000;
+        assert!(!meter.takes(from - 1));
+        assert!(meter.takes(from));
+    }
+
+    #[test]
+    fn only_the_years_1970_to_2299_are_countable() {
+        for (time, countable) in [
+            ("1969-12-31T23:59:59.9999999Z", false),
+            ("1970-01-01T00:00:00Z", true),
+            ("2299-12-31T23:59:59.9999999Z", true),
+            ("2300-01-01T00:00:00Z", false),
+            ("9999-12-30T00:00:00Z", false),
+        ] {
+            let micros = crate::event::micros(time.parse().unwrap());
+            assert_eq!(is_countable(micros), countable, "{time}");
+            assert_eq!(is_countable(kept_time(micros)), countable, "{time}");
+        }
+    }
+
+    #[test]
+    fn equal_numbers_are_one_group() {
+        let text = "meters: [{slug: u, eventType: t, aggregation: UNIQUE_COUNT, valueProperty: $.v, groupBy: {s: $.s}}]";
+        let catalog = Catalog::from_yaml(text).unwrap();
+        let usage = |data: &str| {
+            catalog
+                .meter("u")
+                .unwrap()
+                .apply(&event(data).payload())
+                .unwrap()
+        };
+        let (one, other) = (
+            usage(r#"{"v":1e400,"s":200}"#),
+            usage(r#"{"v":10e399,"s":200.0}"#),
+        );
+        assert_eq!((&one.text, &one.groups), (&other.text, &other.groups));
+        assert_eq!(one.groups, ["200"]);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::decimal::write_canonical;
+use crate::{decimal::write_canonical, json::parse_json};
 
 /// An accepted CloudEvent in the words of metering.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +35,7 @@ pub enum Payload {
     Absent,
     /// JSON of any kind but `null`.
     Json(Value),
-    /// Bytes that are not JSON, or claim not to be.
+    /// Bytes that are not JSON, or claim not to be, or nest deeper than any data does.
     Opaque,
 }
 
@@ -48,10 +48,10 @@ impl UsageEvent {
         if !self.is_json() {
             return Payload::Opaque;
         }
-        match serde_json::from_slice(data) {
-            Ok(Value::Null) => Payload::Absent,
-            Ok(value) => Payload::Json(value),
-            Err(_) => Payload::Opaque,
+        match parse_json(data) {
+            Some(Value::Null) => Payload::Absent,
+            Some(value) => Payload::Json(value),
+            None => Payload::Opaque,
         }
     }
 
@@ -61,6 +61,13 @@ impl UsageEvent {
             .get("datacontenttype")
             .is_none_or(|content_type| is_json_media_type(content_type))
     }
+}
+
+/// Returns a time in microseconds since 1970, rounded down: what is kept of it.
+pub fn micros(time: Timestamp) -> i64 {
+    let micros = time.as_nanosecond().div_euclid(1000);
+    // The years that a Timestamp can hold are far from the end of an i64.
+    i64::try_from(micros).unwrap_or(if micros < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// Returns whether a media type means JSON: `application/json`, `text/json` or `*/*+json`,

@@ -55,22 +55,40 @@ impl Claim {
         }
     }
 
+    /// Returns whether this delivery may be an event that was counted before the window,
+    /// sent again as it was: then only the store remembers it. Such an event's time is
+    /// about a window old, unless its clock was half a window fast.
+    pub fn may_be_older_than(&self, window: Duration) -> bool {
+        let age = self.seen.ingested_at.saturating_sub(self.seen.time);
+        age > 0 && u128::from(age.unsigned_abs()) * 2 > window.as_micros()
+    }
+
     /// Returns the winner among `stored`, the counted rows that the store has for
     /// this identity, or `None` when this delivery is a new event.
     ///
     /// Several rows can stand under one identity: each fresh resend after the window is
-    /// an event of its own, and a replay finds each one's row again. Within a window there
-    /// is one winner. A second row there is this delivery's own, written while the registry
-    /// was lost and never confirmed; then the other row is the winner.
+    /// an event of its own.
     pub fn winner_among<'a>(&self, window: Duration, stored: &'a [Seen]) -> Option<&'a Seen> {
-        let is_own =
-            |seen: &&Seen| seen.time == self.seen.time && seen.content == self.seen.content;
-        let is_rival = |seen: &&Seen| !is_own(seen) && self.is_within(window, seen);
-        let rival = stored
-            .iter()
-            .filter(is_rival)
-            .min_by_key(|seen| (seen.ingested_at, seen.time));
-        rival.or_else(|| stored.iter().find(is_own))
+        let is_mine = |seen: &&Seen| **seen == self.seen;
+        let is_verbatim = |seen: &&Seen| self.is_verbatim(seen) && !is_mine(seen);
+        let is_rival = |seen: &&Seen| !is_mine(seen) && self.is_within(window, seen);
+        // Sent again as it was, it is the same row, whenever it is sent.
+        let verbatim = stored.iter().find(is_verbatim);
+        // Within a window there is one winner. If this very delivery has a row beside
+        // another's, its own was written while the registry was lost and never confirmed.
+        let rival = || {
+            stored
+                .iter()
+                .filter(is_rival)
+                .min_by_key(|seen| (seen.ingested_at, seen.time))
+        };
+        verbatim
+            .or_else(rival)
+            .or_else(|| stored.iter().find(is_mine))
+    }
+
+    fn is_verbatim(&self, seen: &Seen) -> bool {
+        seen.time == self.seen.time && seen.content == self.seen.content
     }
 }
 

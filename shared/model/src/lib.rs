@@ -8,6 +8,7 @@
 //! - [`Applied`], [`Usage`], [`Invalid`]: what an event adds to each meter, or why not
 //! - [`Decimal`], [`Total`]: exact values and sums
 //! - [`Window`], [`WindowSize`], [`MeterQuery`], [`UsageRow`]: questions and answers
+//! - [`parse_json`]: JSON from strangers
 //! - [`WantedSetting`]: what the shared crates ask of an environment that they do not know
 
 mod apply;
@@ -16,18 +17,20 @@ mod decimal;
 mod event;
 mod history;
 mod identity;
+mod json;
 mod meter;
 mod path;
 mod usage;
 mod wanted;
 mod window;
 
-pub use apply::{Applied, Invalid, Usage};
+pub use apply::{Applied, Invalid, Usage, is_countable, kept_time};
 pub use catalog::{Catalog, CatalogError};
 pub use decimal::{Decimal, DecimalError, SCALE, Total};
-pub use event::{Content, Identity, Payload, UsageEvent, is_json_media_type};
+pub use event::{Content, Identity, Payload, UsageEvent, is_json_media_type, micros};
 pub use history::{History, SeenPage};
 pub use identity::{Claim, Seen, Verdict};
+pub use json::parse_json;
 pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
 pub use path::{DataPath, PathError};
 pub use usage::{MeterQuery, UsageRow};

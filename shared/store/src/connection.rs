@@ -163,6 +163,8 @@ impl Store {
         self.client
             .query_raw(sql)
             // Parts of different months hold different rows: each can be merged alone.
+            // A part's newest version of a row must not be skipped for what it says.
+            .with_setting("use_skip_indexes_if_final", "0")
             .with_setting("do_not_merge_across_partitions_select_final", "1")
             .with_setting("output_format_decimal_trailing_zeros", "0")
             .with_setting("session_timezone", "UTC")

@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::Future,
-    sync::Mutex,
+    sync::{LazyLock, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -75,7 +75,11 @@ pub(crate) fn now() -> i64 {
     .unwrap()
 }
 
+/// A claim with a time of the test's first moment and some microseconds: an older time would
+/// be asked of the store.
 pub(crate) fn claim(id: &str, time: i64, ingested_at: i64, content: u64) -> Claim {
+    static BEGAN: LazyLock<i64> = LazyLock::new(now);
+    let time = *BEGAN + time;
     let seen = Seen {
         time,
         ingested_at,
@@ -113,6 +117,6 @@ pub(crate) async fn count(registry: &Registry, stored: &Stored, claims: &[Claim]
             stored.add(claim, *winner);
         }
     }
-    assert!(registry.confirms(claims, &judged).await.unwrap());
+    assert!(registry.confirms(claims, &judged, stored).await.unwrap());
     judged.winners
 }
