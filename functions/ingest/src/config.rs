@@ -1,5 +1,7 @@
 //! The settings of ingest.
 
+use std::time::Duration;
+
 use runtime::{ByteSize, ConfigError, Env};
 use stream::KafkaConfig;
 
@@ -12,7 +14,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// How many bytes are taken, and how many may be in memory.
+/// How many bytes are taken, how many may be in memory, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of one event.
@@ -22,6 +24,9 @@ pub struct Limits {
     /// Of all bodies that are being read, and again of all events that are on their way
     /// to Kafka. Beyond it requests are told to come back later.
     pub in_flight: usize,
+    /// How long a request's body may take, from its first byte to its last: what of it has
+    /// come is in nobody else's budget.
+    pub body_time: Duration,
 }
 
 impl Default for Limits {
@@ -30,6 +35,7 @@ impl Default for Limits {
             event: 1 << 20,
             request: 10 << 20,
             in_flight: 64 << 20,
+            body_time: Duration::from_secs(30),
         }
     }
 }
@@ -42,7 +48,7 @@ impl Config {
         let in_flight = env.or(
             "OPENMETER_INGEST_IN_FLIGHT",
             ByteSize::mib(64),
-            "bytes being read, and again bytes on their way to Kafka; beyond it senders wait",
+            "bytes being read, and again bytes on their way to Kafka; beyond it senders get 429",
         );
         let limits = Limits {
             in_flight: in_flight.as_usize(),
@@ -65,8 +71,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

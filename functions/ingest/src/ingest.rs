@@ -9,10 +9,13 @@ use jiff::{Timestamp, TimestampRound, Unit};
 use metrics::{Counter, Histogram};
 use model::is_json_media_type;
 use stream::{
-    CloudEvent, DecodeError, KafkaConfig, ProduceError, Producer,
+    CloudEvent, DecodeError, KafkaConfig, ProduceError, Producer, TopicError,
     http::{Events, Refused},
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::{
+    sync::{Mutex, OnceCell, Semaphore},
+    task::JoinHandle,
+};
 
 use crate::{Config, Limits};
 
@@ -71,6 +74,8 @@ impl IngestError {
     }
 }
 
+type Creating = JoinHandle<Result<(), TopicError>>;
+
 /// Accepts events. A clone is the same ingest.
 #[derive(Clone, Debug)]
 pub struct Ingest {
@@ -81,6 +86,8 @@ pub struct Ingest {
     reading: Arc<Semaphore>,
     // Set once the topics are known to be there.
     topics: Arc<OnceCell<()>>,
+    // The attempt to create them that is under way. One at a time, whoever gave up waiting.
+    creating: Arc<Mutex<Option<Creating>>>,
     ingested: Counter,
     produce_seconds: Histogram,
 }
@@ -109,6 +116,7 @@ impl Ingest {
                 config.limits.in_flight.min(Semaphore::MAX_PERMITS),
             )),
             topics: Arc::default(),
+            creating: Arc::default(),
             ingested: metrics::counter!("openmeter_events_ingested_total"),
             produce_seconds: metrics::histogram!("openmeter_ingest_produce_seconds"),
         })
@@ -145,12 +153,23 @@ impl Ingest {
     /// Returns whether events would be accepted: Kafka is there, and has the topics. They
     /// are created on the way, so that ingest starts before Kafka does.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        let names = [self.kafka.topic.as_str(), self.kafka.dead_topic.as_str()];
-        self.topics
-            .get_or_try_init(|| stream::create_topics(&self.kafka, &names))
-            .await?;
+        self.alive().map_err(anyhow::Error::msg)?;
+        self.topics.get_or_try_init(|| self.create_topics()).await?;
         self.producer.ping(PING_TIMEOUT).await?;
         Ok(())
+    }
+
+    async fn create_topics(&self) -> anyhow::Result<()> {
+        let mut creating = self.creating.lock().await;
+        let attempt = creating.get_or_insert_with(|| {
+            let kafka = Arc::clone(&self.kafka);
+            tokio::spawn(async move {
+                stream::create_topics(&kafka, &[&kafka.topic, &kafka.dead_topic]).await
+            })
+        });
+        let created = attempt.await;
+        *creating = None;
+        Ok(created??)
     }
 
     /// Returns whether the process can go on at all.

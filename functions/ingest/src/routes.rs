@@ -16,7 +16,7 @@ use stream::{
 };
 
 use crate::{
-    Door, Ingest, IngestError,
+    Door, Ingest, IngestError, Limits,
     body::{self, BodyError, Held},
 };
 
@@ -85,7 +85,10 @@ async fn take<E: Into<IngestError>>(
     body: Body,
     decode: impl FnOnce(&[u8]) -> Result<Events, E>,
 ) -> Result<(), Problem> {
-    let held = body::read(headers, body, ingest.limits().request, ingest.reading())
+    let Limits {
+        request, body_time, ..
+    } = ingest.limits();
+    let held = body::read(headers, body, request, ingest.reading(), body_time)
         .await
         .map_err(|error| body_problem(&error))?;
     let Held { bytes, .. } = &held;
@@ -118,8 +121,11 @@ fn body_problem(error: &BodyError) -> Problem {
             rejected("busy");
             Problem::too_many_requests(error.to_string()).retry_after(1)
         }
-        BodyError::Broken => {
-            rejected("broken");
+        BodyError::Broken | BodyError::Slow { .. } => {
+            rejected(match error {
+                BodyError::Slow { .. } => "slow",
+                _ => "broken",
+            });
             // Nothing is wrong with the events, as far as anybody knows.
             Problem::new(StatusCode::REQUEST_TIMEOUT).with_detail(error.to_string())
         }

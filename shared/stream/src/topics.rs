@@ -7,6 +7,7 @@ use rdkafka::{
     client::DefaultClientContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
+use tokio::runtime::Handle;
 
 use crate::{
     KafkaConfig, KafkaFault,
@@ -41,7 +42,19 @@ impl TopicError {
 
 /// Creates the topics called `names` where they are absent. The one that `config` has for the
 /// dead takes larger records than the others.
+///
+/// It has a thread of its own, as a client that ends blocks the one that it is on. Begun, it
+/// ends within seconds, also when nobody waits for it any more.
 pub async fn create_topics(config: &KafkaConfig, names: &[&str]) -> Result<(), TopicError> {
+    let config = config.clone();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let runtime = Handle::current();
+    let create = move || runtime.block_on(create(&config, &names));
+    let created = tokio::task::spawn_blocking(create).await;
+    created.unwrap_or_else(|_| Err(TopicError::Unavailable(KafkaFault(KafkaError::Canceled))))
+}
+
+async fn create(config: &KafkaConfig, names: &[String]) -> Result<(), TopicError> {
     let unavailable = |error| TopicError::Unavailable(KafkaFault(error));
     let admin: AdminClient<DefaultClientContext> =
         client::settings(config).create().map_err(unavailable)?;
@@ -51,7 +64,7 @@ pub async fn create_topics(config: &KafkaConfig, names: &[&str]) -> Result<(), T
     let topics: Vec<_> = names
         .iter()
         .map(|name| {
-            let max_bytes = if **name == config.dead_topic {
+            let max_bytes = if *name == config.dead_topic {
                 &max_dead_bytes
             } else {
                 &max_bytes
