@@ -45,30 +45,13 @@ pub(crate) async fn listed(stack: &Stack) -> Vec<Value> {
     events
 }
 
-/// A connection to the Valkey of the tests.
-pub(crate) async fn valkey() -> redis::aio::MultiplexedConnection {
-    let url = std::env::var("OPENMETER_VALKEY_URL")
-        .unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
-    redis::Client::open(url)
-        .unwrap()
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a Valkey must run: make up")
-}
-
 /// Makes Valkey forget all that this stack's registry knows.
 pub(crate) async fn forget(stack: &Stack) {
-    let mut valkey = valkey().await;
-    let pattern = format!("{}:*", stack.name());
-    let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
-        .arg(pattern)
-        .query_async(&mut valkey)
-        .await
-        .unwrap();
-    assert!(!keys.is_empty(), "there must be something to forget");
-    let _gone: u64 = redis::cmd("UNLINK")
-        .arg(keys)
-        .query_async(&mut valkey)
-        .await
-        .unwrap();
+    let url = std::env::var("OPENMETER_VALKEY_URL")
+        .unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
+    let forgotten = tests::valkey::forget(&url, &format!("{}:", stack.name())).await;
+    assert!(
+        forgotten.expect("a Valkey must run: make up") > 0,
+        "there must be something to forget"
+    );
 }

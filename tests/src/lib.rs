@@ -1,6 +1,7 @@
-//! tests: to be written.
+//! What the tests, the case runner, the demo and the benches are made of.
 
 pub mod bench;
 pub mod cases;
 pub mod demo;
 pub mod stack;
+pub mod valkey;

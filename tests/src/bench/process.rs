@@ -39,6 +39,7 @@ pub(super) async fn pull() -> anyhow::Result<Figure> {
         let blocks = bench.serialised(&database).await?;
         baseline.push(bench.insert(&database, blocks).await?);
         bench.sql(&format!("DROP DATABASE {database} SYNC")).await?;
+        crate::valkey::forget(&valkey(), &database).await?;
     }
     delete(&bench.topic).await?;
     Ok(Figure {
@@ -75,8 +76,7 @@ impl Bench {
 
     /// Returns events processed a second, from the first look at the topic to the last row.
     async fn process(&self, database: &str) -> anyhow::Result<f64> {
-        let valkey = std::env::var("OPENMETER_VALKEY_URL")
-            .unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
+        let valkey = valkey();
         let environment = [
             ("OPENMETER_TRIGGER", "kafka"),
             ("OPENMETER_KAFKA_BROKER", &broker()[..]),
@@ -177,15 +177,19 @@ impl Bench {
     }
 }
 
+fn valkey() -> String {
+    std::env::var("OPENMETER_VALKEY_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned())
+}
+
+/// An event as a gateway sends it: its time is now, which is what the registry is for.
 fn event(number: usize) -> serde_json::Value {
-    let minute = number / 100 % 1440;
     serde_json::json!({
         "specversion": "1.0",
         "id": format!("bench-{number}"),
         "source": "open-banking-api",
         "type": "api.call",
         "subject": format!("tpp-{:05}", number % 50),
-        "time": format!("2024-01-15T{:02}:{:02}:00Z", minute / 60, minute % 60),
+        "time": jiff::Timestamp::now().to_string(),
         "data": {
             "endpoint": format!("/v1/endpoint-{}", number % 14),
             "method": "GET",

@@ -95,30 +95,7 @@ impl Names {
 
     /// Deletes what the functions keep in Valkey, and returns how many keys that was.
     pub(super) async fn forget(&self, valkey: &str) -> anyhow::Result<u64> {
-        let mut connection = redis::Client::open(valkey)?
-            .get_multiplexed_async_connection()
-            .await?;
-        let (mut cursor, mut deleted) = (0_u64, 0);
-        loop {
-            let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(format!("*{}*", self.prefix))
-                .arg("COUNT")
-                .arg(1000)
-                .query_async(&mut connection)
-                .await?;
-            if !keys.is_empty() {
-                deleted += redis::cmd("UNLINK")
-                    .arg(keys)
-                    .query_async::<u64>(&mut connection)
-                    .await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(deleted);
-            }
-        }
+        crate::valkey::forget(valkey, &self.prefix).await
     }
 }
 

@@ -175,29 +175,8 @@ impl Engines {
     }
 
     async fn remove_from_valkey(&self, names: &Names) -> anyhow::Result<()> {
-        let client = redis::Client::open(&*self.valkey)?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let (pattern, mut cursor) = (format!("{}*", names.id), 0_u64);
-        loop {
-            let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(&pattern)
-                .arg("COUNT")
-                .arg(10_000)
-                .query_async(&mut connection)
-                .await?;
-            if !keys.is_empty() {
-                let () = redis::cmd("UNLINK")
-                    .arg(keys)
-                    .query_async(&mut connection)
-                    .await?;
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(());
-            }
-        }
+        crate::valkey::forget(&self.valkey, &names.id).await?;
+        Ok(())
     }
 }
 

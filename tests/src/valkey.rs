@@ -1,0 +1,31 @@
+//! Valkey, made to forget.
+
+use anyhow::Context as _;
+
+/// Deletes every key that begins with `prefix`, as far as `prefix` goes what a FLUSHALL does,
+/// and returns how many there were.
+pub async fn forget(url: &str, prefix: &str) -> anyhow::Result<u64> {
+    let client = redis::Client::open(url).context("read Valkey's address")?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let (pattern, mut cursor, mut deleted) = (format!("{prefix}*"), 0_u64, 0);
+    loop {
+        let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(&pattern)
+            .arg("COUNT")
+            .arg(1000)
+            .query_async(&mut connection)
+            .await?;
+        if !keys.is_empty() {
+            deleted += redis::cmd("UNLINK")
+                .arg(keys)
+                .query_async::<u64>(&mut connection)
+                .await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(deleted);
+        }
+    }
+}
