@@ -39,7 +39,7 @@ RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 DRIVER = eval "$$($(ENGINES) env)" && exec $(RELEASE)/demo
 
 .PHONY: run
-run: build ## everything, with traffic to look at, until Ctrl-C
+run: build ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 SEED=1
 	@$(DRIVER) run --events $(EVENTS) --seed $(SEED) $(ARGS)
 
 .PHONY: demo
@@ -51,7 +51,9 @@ CASES ?= tests/cases/openmeter.json
 
 .PHONY: cases
 cases: up ## acceptance cases given as data; CASES=FILE
+	@echo "building the case runner (the first time takes minutes)" >&2
 	@eval "$$($(ENGINES) env)" && cargo run --quiet -p tests --bin cases -- "$(CASES)"
+	@echo "the engines run on: make down stops them" >&2
 
 .PHONY: build
 build: tools ## build the functions and the driver

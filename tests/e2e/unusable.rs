@@ -120,6 +120,7 @@ async fn each_kind_is_shown_with_its_reason() {
             .iter()
             .find(|listed| listed["event"]["id"] == event["id"])
             .expect("it is listed");
+        assert_eq!(listed["event"]["time"], event["time"], "{}", event["id"]);
         let shown = listed["validationError"].as_str().unwrap_or_default();
         assert!(shown.contains(reason), "{}: {shown}", event["id"]);
         assert_eq!(

@@ -4,7 +4,7 @@ use std::str;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use model::is_json_media_type;
+use model::{is_countable, is_json_media_type, micros};
 use runtime::Problem;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
@@ -101,8 +101,12 @@ impl Serialize for CloudEvent<'_> {
         if let Some(subject) = &event.subject {
             map.serialize_entry("subject", subject)?;
         }
-        map.serialize_entry("time", &event.time)?;
-        for (name, value) in &event.attributes {
+        // A time that no column holds was kept as it was sent, beside the nearest that is.
+        match event.attributes.get("time") {
+            Some(sent) if !is_countable(micros(event.time)) => map.serialize_entry("time", sent)?,
+            _ => map.serialize_entry("time", &event.time)?,
+        }
+        for (name, value) in event.attributes.iter().filter(|(name, _)| *name != "time") {
             map.serialize_entry(name, value)?;
         }
         match Data::of(event) {
@@ -179,6 +183,25 @@ mod tests {
             assert!(text.contains(shown), "{text}");
             assert!(text.contains(r#""validationError":"conflict: another","conflict":true,"#));
         }
+    }
+
+    #[test]
+    fn a_time_is_shown_once_and_as_it_was_sent() {
+        let mut event = stored("application/json", b"{}");
+        event
+            .attributes
+            .insert("time".into(), "2450-06-01T12:00:00Z".into());
+        let times = |event: &StoredEvent| {
+            let text = serde_json::to_string(&Listed::new(event)).unwrap();
+            let times = text
+                .split(r#""time":""#)
+                .skip(1)
+                .map(|rest| rest[..20].to_owned());
+            times.collect::<Vec<_>>()
+        };
+        assert_eq!(times(&event), ["2024-01-01T00:00:00Z"]);
+        event.time = "2300-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(times(&event), ["2450-06-01T12:00:00Z"]);
     }
 
     #[test]

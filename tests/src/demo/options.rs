@@ -114,7 +114,7 @@ impl Options {
             let wanted = given.unwrap_or(if self.mode == Mode::Run { usual } else { 0 });
             let listener = TcpListener::bind(("0.0.0.0", wanted)).with_context(|| {
                 format!(
-                    "port {wanted} is taken; stop what listens there, or choose another (--help)"
+                    "port {wanted} is taken; stop what listens there, or choose another port (ARGS=--help lists how)"
                 )
             })?;
             anyhow::Ok(listener)
