@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{HOUR, Stored, claim, count, now, registry_at, url};
+use common::{HOUR, Stored, WINDOW, claim, count, now, registry_at, registry_with, url};
 use ledger::Registry;
 
 /// A registry of its own on the shared Valkey.
@@ -170,6 +170,19 @@ async fn old_and_fresh_events_find_their_own_repeats_in_any_order() {
         count(&registry, &stored, &mixed).await,
         [old[0].seen, fresh[0].seen, old[0].seen, fresh[0].seen]
     );
+}
+
+#[tokio::test]
+async fn a_longer_window_does_not_trust_what_a_shorter_one_kept() {
+    let (short, wipe) = registry("longer").await;
+    let (stored, t) = (Stored::default(), now());
+    count(&short, &stored, &[claim("warm", 1, t, 1)]).await;
+    // Counted 31 hours ago, and let go since.
+    let old = claim("a", 2, t - 31 * HOUR, 1);
+    stored.add(&old, old.seen);
+    let long = registry_with(&url(), &wipe.0, 3 * WINDOW).await;
+    let winners = count(&long, &stored, &[claim("a", 3, t, 1)]).await;
+    assert_eq!(winners, [old.seen]);
 }
 
 #[tokio::test]

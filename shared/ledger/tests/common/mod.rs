@@ -13,7 +13,7 @@ use std::{
 use ledger::{Ledger, LedgerConfig, Registry, RegistryConfig};
 use model::{Claim, Content, History, Identity, Seen, SeenPage};
 
-const WINDOW: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 3600);
 const LAG: Duration = Duration::from_secs(3600);
 pub(crate) const HOUR: i64 = 3_600_000_000;
 
@@ -22,7 +22,7 @@ pub(crate) const HOUR: i64 = 3_600_000_000;
 pub(crate) struct Stored(pub(crate) Mutex<Vec<(Identity, Seen)>>);
 
 impl Stored {
-    fn add(&self, claim: &Claim, winner: Seen) {
+    pub(crate) fn add(&self, claim: &Claim, winner: Seen) {
         self.0.lock().unwrap().push((claim.identity, winner));
     }
 }
@@ -93,6 +93,11 @@ pub(crate) fn claim(id: &str, time: i64, ingested_at: i64, content: u64) -> Clai
 
 /// The registry at `url`, whose keys begin with `prefix`.
 pub(crate) async fn registry_at(url: &str, prefix: &str) -> Registry {
+    registry_with(url, prefix, WINDOW).await
+}
+
+/// The same with a dedup window of its own.
+pub(crate) async fn registry_with(url: &str, prefix: &str, window: Duration) -> Registry {
     let config = LedgerConfig {
         url: url.to_owned(),
         prefix: prefix.to_owned(),
@@ -100,13 +105,7 @@ pub(crate) async fn registry_at(url: &str, prefix: &str) -> Registry {
     };
     let ledger = Ledger::new(&config).unwrap();
     ledger.check().await.expect("a Valkey must run: make up");
-    Registry::new(
-        ledger,
-        RegistryConfig {
-            window: WINDOW,
-            lag: LAG,
-        },
-    )
+    Registry::new(ledger, RegistryConfig { window, lag: LAG })
 }
 
 /// Judges, "writes" and confirms, as a function does.
