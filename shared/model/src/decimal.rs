@@ -124,18 +124,19 @@ impl Scanned {
         if integer.len() + fraction.len() == 0 || !all_digits(integer) || !all_digits(fraction) {
             return Err(DecimalError::NotANumber);
         }
-        let written: Vec<u8> = [integer, fraction].concat();
-        let significant = written.trim_ascii_zeros();
-        let trailing = written.len()
-            - written
-                .iter()
-                .rposition(|b| *b != b'0')
-                .map_or(0, |at| at + 1);
+        let mut digits = [integer, fraction].concat();
+        let kept = digits
+            .iter()
+            .rposition(|b| *b != b'0')
+            .map_or(0, |at| at + 1);
+        let trailing = digits.len() - kept;
+        digits.truncate(kept);
+        digits.drain(..digits.iter().take_while(|b| **b == b'0').count());
         let places = i64::try_from(trailing).unwrap_or(i64::MAX)
             - i64::try_from(fraction.len()).unwrap_or(i64::MAX);
         Ok(Self {
             negative,
-            digits: significant.to_vec(),
+            digits,
             power: exponent.saturating_add(places),
         })
     }
@@ -143,20 +144,6 @@ impl Scanned {
     /// Returns the power of ten of the last significant digit; `None` for zero.
     fn exponent(&self) -> Option<i64> {
         (!self.digits.is_empty()).then_some(self.power)
-    }
-}
-
-trait TrimZeros {
-    fn trim_ascii_zeros(&self) -> &[u8];
-}
-
-impl TrimZeros for [u8] {
-    fn trim_ascii_zeros(&self) -> &[u8] {
-        let Some(first) = self.iter().position(|b| *b != b'0') else {
-            return &[];
-        };
-        let last = self.iter().rposition(|b| *b != b'0').unwrap_or(first);
-        &self[first..=last]
     }
 }
 
