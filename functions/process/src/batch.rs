@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use ledger::{JudgeError, Judged, Registry};
-use model::{Claim, Verdict};
+use model::{Claim, Verdict, micros};
 use runtime::Meters;
 use store::{Store, StoreError};
 
@@ -65,25 +66,20 @@ impl Process {
         &self.store
     }
 
-    /// Counts the events of a batch: when this returns, ClickHouse has their rows and
-    /// they may be acknowledged.
+    /// Finds out who was first of each identity of a batch: the first half of counting it.
     ///
-    /// Killed anywhere, it leaves identities registered and rows written, or not; the
-    /// same batch then registers the same winners and writes the same rows.
-    pub async fn count(&self, batch: &[Prepared]) -> Result<(), ProcessError> {
-        let judged = self.judge(batch).await?;
-        self.write(batch, &judged).await
-    }
-
-    /// The first half of [`Process::count`]: finds out who was first. Batches must be
-    /// judged in the order in which they were read, and may be so before the one
-    /// before is written: the registry remembers what the store does not know yet.
+    /// Batches must be judged in the order in which they were read, and may be so before
+    /// the one before is written: the registry remembers what the store does not know yet.
     pub async fn judge(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
         let judged = self.registry.judge(&claims(batch), &self.store).await;
         judged.map_err(cannot_judge)
     }
 
-    /// The second half: writes rows by the winners, and asks whether they still stand.
+    /// Writes rows by the winners and asks whether they still stand: when this returns,
+    /// ClickHouse has the rows and the events may be acknowledged.
+    ///
+    /// Killed anywhere, it leaves identities registered and rows written, or not; the
+    /// same batch then registers the same winners and writes the same rows.
     pub async fn write(&self, batch: &[Prepared], judged: &Judged) -> Result<(), ProcessError> {
         if batch.is_empty() {
             return Ok(());
@@ -123,10 +119,7 @@ impl Process {
     /// Returns the first of `count` microseconds since 1970, now, of which none was
     /// returned before: they are the versions of rows, and the last one written counts.
     fn stored_at(&self, count: usize) -> i64 {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+        let now = micros(Timestamp::now());
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let free = |free: i64| Some(now.max(free).saturating_add(count));
         let free = self
@@ -145,29 +138,28 @@ fn claims(batch: &[Prepared]) -> Vec<Claim> {
 }
 
 fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Instant) {
-    let count = |outcome: &'static str, wanted: &dyn Fn(&Prepared, &Verdict) -> bool| {
-        let count = batch
-            .iter()
-            .zip(verdicts)
-            .filter(|(prepared, verdict)| wanted(prepared, verdict))
-            .count();
+    let [mut counted, mut invalid, mut repeat, mut conflict] = [0; 4];
+    for (prepared, verdict) in batch.iter().zip(verdicts) {
+        let reasons = prepared.invalid();
+        match verdict {
+            Verdict::First if reasons.is_empty() => counted += 1,
+            Verdict::First => invalid += 1,
+            Verdict::Repeat => repeat += 1,
+            Verdict::Conflict => conflict += 1,
+        }
+        for reason in reasons {
+            metrics::counter!("openmeter_events_invalid_total", "reason" => reason.code())
+                .increment(1);
+        }
+    }
+    for (outcome, count) in [
+        ("counted", counted),
+        ("invalid", invalid),
+        ("repeat", repeat),
+        ("conflict", conflict),
+    ] {
         metrics::counter!("openmeter_events_processed_total", "outcome" => outcome)
-            .increment(count as u64);
-    };
-    let is_own = |verdict: &Verdict| matches!(verdict, Verdict::First);
-    count("counted", &|prepared, verdict| {
-        is_own(verdict) && prepared.invalid().is_empty()
-    });
-    count("invalid", &|prepared, verdict| {
-        is_own(verdict) && !prepared.invalid().is_empty()
-    });
-    count("repeat", &|_, verdict| matches!(verdict, Verdict::Repeat));
-    count("conflict", &|_, verdict| {
-        matches!(verdict, Verdict::Conflict)
-    });
-    for invalid in batch.iter().flat_map(Prepared::invalid) {
-        metrics::counter!("openmeter_events_invalid_total", "reason" => invalid.code())
-            .increment(1);
+            .increment(count);
     }
     metrics::histogram!("openmeter_process_batch_events").record(batch.len() as f64);
     metrics::histogram!("openmeter_process_batch_seconds").record(began.elapsed());
@@ -178,6 +170,6 @@ fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Insta
     if let Some(oldest) = oldest {
         let micros = u64::try_from(stored_at - oldest).unwrap_or_default();
         metrics::histogram!("openmeter_ingest_to_stored_seconds")
-            .record(std::time::Duration::from_micros(micros));
+            .record(Duration::from_micros(micros));
     }
 }

@@ -1,9 +1,14 @@
 //! One event, made ready to be counted: all that needs no store and no registry.
 
+use std::sync::LazyLock;
+
 use model::{
     Applied, Catalog, Claim, Content, Identity, Invalid, Seen, Usage, UsageEvent, is_countable,
     kept_time, micros,
 };
+
+/// What is said of an event that is counted at a time that nothing is counted at.
+static UNTIMELY: LazyLock<String> = LazyLock::new(|| Invalid::TimeOutOfRange.to_string());
 
 /// An event with what it claims and what it would add.
 #[derive(Debug)]
@@ -11,13 +16,11 @@ pub struct Prepared {
     pub(crate) event: UsageEvent,
     pub(crate) claim: Claim,
     /// What it adds to each meter that takes the time at which it is counted.
-    pub(crate) usage: Vec<Usage>,
+    usage: Vec<Usage>,
     /// Why a meter, or every one, cannot use it, whenever it is counted.
     invalid: Vec<Invalid>,
     /// The same as one text; empty if all can.
     error: String,
-    /// What is said instead where it is counted at a time that nothing is counted at.
-    untimely: String,
     /// The hash of the definitions that were applied.
     pub(crate) definitions: u64,
 }
@@ -26,7 +29,9 @@ impl Prepared {
     /// Applies the meters to `event`.
     pub fn new(catalog: &Catalog, mut event: UsageEvent) -> Self {
         let payload = event.payload();
-        let Applied { usage, invalid } = catalog.apply(&event, &payload);
+        let applied = catalog.apply(&event, &payload);
+        let error = applied.error().unwrap_or_default();
+        let Applied { usage, invalid } = applied;
         let time = micros(event.time);
         let kept = kept_time(time);
         if kept != time {
@@ -45,12 +50,11 @@ impl Prepared {
         };
         Self {
             definitions: catalog.definitions(&event.event_type),
-            error: text(&invalid),
-            untimely: Invalid::TimeOutOfRange.to_string(),
             event,
             claim,
             usage,
             invalid,
+            error,
         }
     }
 
@@ -58,7 +62,7 @@ impl Prepared {
     /// 1970); empty if it has none.
     pub(crate) fn error_at(&self, time: i64) -> &str {
         if self.error.is_empty() && !is_countable(time) {
-            &self.untimely
+            &UNTIMELY
         } else {
             &self.error
         }
@@ -76,12 +80,4 @@ impl Prepared {
         let untimely = untimely.then_some(&Invalid::TimeOutOfRange);
         self.invalid.iter().chain(untimely).collect()
     }
-}
-
-fn text(invalid: &[Invalid]) -> String {
-    invalid
-        .iter()
-        .map(Invalid::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
 }

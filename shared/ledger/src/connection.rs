@@ -2,12 +2,12 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, Once},
     time::Duration,
 };
 
 use redis::{
-    Client, ErrorKind, Pipeline, RedisError, Value,
+    Client, Cmd, ErrorKind, Pipeline, RedisError, Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
@@ -91,6 +91,7 @@ pub struct Ledger {
     connection: ConnectionManager,
     prefix: String,
     registry: Arc<Library>,
+    told: Arc<Once>,
 }
 
 impl Ledger {
@@ -105,6 +106,7 @@ impl Ledger {
             connection: ConnectionManager::new_lazy_with_config(client, settings)?,
             prefix: config.prefix.clone(),
             registry: Arc::new(Library::new(include_str!("registry.lua"))),
+            told: Arc::new(Once::new()),
         })
     }
 
@@ -122,7 +124,10 @@ impl Ledger {
             },
             // Managed services hide CONFIG; they document their policy instead.
             Err(LedgerError::Refused(error)) => {
-                tracing::warn!(%error, "cannot read valkey's maxmemory-policy: it must be noeviction");
+                // Readiness asks every few seconds; once is enough to be told.
+                self.told.call_once(|| {
+                    tracing::warn!(%error, "cannot read valkey's maxmemory-policy: it must be noeviction");
+                });
                 Ok(())
             }
             Err(error) => Err(error),
@@ -136,6 +141,11 @@ impl Ledger {
     /// Returns the name under which Valkey knows the registry's function `name`.
     pub(crate) fn function(&self, name: &str) -> String {
         format!("{name}_{}", self.registry.version)
+    }
+
+    /// Runs one command of Valkey's own.
+    pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, LedgerError> {
+        Ok(command.query_async(&mut self.connection.clone()).await?)
     }
 
     /// Runs calls of our functions, and loads the functions first where Valkey

@@ -69,37 +69,26 @@ impl Registry {
     }
 
     async fn take_lease(&self, token: &str) -> Result<bool, LedgerError> {
-        let mut call = Pipeline::new();
-        call.cmd("SET")
-            .arg(self.global_key("lease"))
-            .arg(token)
-            .arg("NX")
-            .arg("PX")
-            .arg(millis(LEASE));
-        let reply = self.ledger.call(&call).await?;
-        Ok(matches!(reply.first(), Some(Value::Okay)))
+        let mut set = redis::cmd("SET");
+        set.arg(self.global_key("lease")).arg(token);
+        set.arg("NX").arg("PX").arg(millis(LEASE));
+        Ok(self.ledger.ask(&set).await? == Value::Okay)
     }
 
     async fn give_lease_back(&self, token: &str) -> Result<(), LedgerError> {
-        let mut read = Pipeline::new();
-        read.cmd("GET").arg(self.global_key("lease"));
+        let key = self.global_key("lease");
+        let holder = self.ledger.ask(redis::cmd("GET").arg(&key)).await?;
         // Not atomic with the deletion. A lease that is lost in between costs a
         // refill that is done twice, and a refill done twice changes nothing.
-        if self.ledger.call(&read).await?.first()
-            == Some(&Value::BulkString(token.as_bytes().to_vec()))
-        {
-            let mut delete = Pipeline::new();
-            delete.cmd("DEL").arg(self.global_key("lease"));
-            self.ledger.call(&delete).await?;
+        if holder == Value::BulkString(token.as_bytes().to_vec()) {
+            self.ledger.ask(redis::cmd("DEL").arg(&key)).await?;
         }
         Ok(())
     }
 
     async fn progress(&self) -> Result<Option<Progress>, LedgerError> {
-        let mut call = Pipeline::new();
-        call.cmd("GET").arg(self.global_key("progress"));
-        let reply = self.ledger.call(&call).await?;
-        let Some(Value::BulkString(text)) = reply.first() else {
+        let key = self.global_key("progress");
+        let Value::BulkString(text) = self.ledger.ask(redis::cmd("GET").arg(key)).await? else {
             return Ok(None);
         };
         let read = |text: &[u8]| {
@@ -109,15 +98,14 @@ impl Registry {
                 cursor: cursor.parse().ok()?,
             })
         };
-        Ok(read(text))
+        Ok(read(&text))
     }
 
     async fn save(&self, progress: &Progress) -> Result<(), LedgerError> {
-        let mut call = Pipeline::new();
-        call.cmd("SET")
-            .arg(self.global_key("progress"))
-            .arg(format!("{} {}", progress.token, progress.cursor));
-        self.ledger.call(&call).await.map(drop)
+        let text = format!("{} {}", progress.token, progress.cursor);
+        let mut set = redis::cmd("SET");
+        set.arg(self.global_key("progress")).arg(text);
+        self.ledger.ask(&set).await.map(drop)
     }
 
     async fn begin(&self) -> Result<Progress, LedgerError> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -51,17 +52,17 @@ pub struct Judged {
     /// One winner for each claim, in order: the claim's own if it won.
     pub winners: Vec<Seen>,
     /// The epoch of each claim's bucket; empty where there was none.
-    epochs: Vec<String>,
+    epochs: Vec<Arc<str>>,
 }
 
 /// What the registry answers about one claim.
 struct Answer {
-    epoch: String,
+    epoch: Arc<str>,
     /// `None`: the bucket is not to be trusted, and nothing was registered.
     winner: Option<Seen>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Mode {
     /// Register only in buckets that know all they should know.
     Trust,
@@ -109,7 +110,7 @@ impl Registry {
 
         let mut judged = Judged {
             winners: claims.iter().map(|claim| claim.seen).collect(),
-            epochs: vec![String::new(); claims.len()],
+            epochs: vec![Arc::from(""); claims.len()],
         };
         let mut unknown = old;
         let mut lost = false;
@@ -208,8 +209,8 @@ impl Registry {
     }
 
     /// Returns the epoch of each bucket that the claims touch; "" for all others.
-    async fn epochs(&self, claims: &[Claim]) -> Result<Vec<String>, LedgerError> {
-        let mut epochs = vec![String::new(); BUCKETS];
+    async fn epochs(&self, claims: &[Claim]) -> Result<Vec<Arc<str>>, LedgerError> {
+        let mut epochs = vec![Arc::from(""); BUCKETS];
         let mut touched: Vec<_> = claims.iter().map(|claim| bucket(&claim.identity)).collect();
         touched.sort_unstable();
         touched.dedup();
@@ -219,12 +220,7 @@ impl Registry {
         let mut calls = Pipeline::new();
         for bucket in &touched {
             // A registration of nothing: it answers with the epoch, if it is still current.
-            calls
-                .cmd("FCALL")
-                .arg(self.ledger.function("om_register"))
-                .arg(1)
-                .arg(self.key(*bucket, "epoch"));
-            calls.arg("trust").arg(0).arg(self.kept_millis());
+            self.add_registration(&mut calls, Mode::Trust, *bucket, &[]);
         }
         for (bucket, reply) in touched.into_iter().zip(self.ledger.call(&calls).await?) {
             epochs[bucket] = Reply::read(reply)?.epoch;
@@ -247,24 +243,8 @@ impl Registry {
             .collect();
         let mut calls = Pipeline::new();
         for (bucket, places) in &groups {
-            calls
-                .cmd("FCALL")
-                .arg(self.ledger.function("om_register"))
-                .arg(places.len() + 1)
-                .arg(self.key(*bucket, "epoch"));
-            for place in *places {
-                calls.arg(self.identity_key(*bucket, &claims[*place].identity));
-            }
-            calls.arg(if mode == Mode::Trust {
-                "trust"
-            } else {
-                "adopt"
-            });
-            calls.arg(as_micros(self.config.window));
-            calls.arg(self.kept_millis());
-            for place in *places {
-                calls.arg(&encode(&claims[*place].seen)[..]);
-            }
+            let claims: Vec<_> = places.iter().map(|place| claims[*place]).collect();
+            self.add_registration(&mut calls, mode, *bucket, &claims);
         }
         let mut answers: Vec<Option<Answer>> = (0..claims.len()).map(|_| None).collect();
         for ((_, places), reply) in groups.into_iter().zip(self.ledger.call(&calls).await?) {
@@ -287,14 +267,31 @@ impl Registry {
             .ok_or(LedgerError::Unexpected("om_register"))
     }
 
-    pub(crate) fn key(&self, bucket: usize, name: &str) -> String {
-        format!("{}:{{{bucket:02x}}}:{name}", self.ledger.prefix())
+    /// Adds a call of `om_register` with claims that are all of one bucket.
+    fn add_registration(&self, calls: &mut Pipeline, mode: Mode, bucket: usize, claims: &[Claim]) {
+        calls
+            .cmd("FCALL")
+            .arg(self.ledger.function("om_register"))
+            .arg(claims.len() + 1)
+            .arg(self.key(bucket, "epoch"));
+        let identities = self.key(bucket, "").into_bytes();
+        for claim in claims {
+            calls.arg([&identities[..], &claim.identity.0[..]].concat());
+        }
+        calls.arg(match mode {
+            Mode::Trust => "trust",
+            Mode::Adopt => "adopt",
+        });
+        calls
+            .arg(as_micros(self.config.window))
+            .arg(self.kept_millis());
+        for claim in claims {
+            calls.arg(&encode(&claim.seen)[..]);
+        }
     }
 
-    fn identity_key(&self, bucket: usize, identity: &Identity) -> Vec<u8> {
-        let mut key = self.key(bucket, "").into_bytes();
-        key.extend_from_slice(&identity.0);
-        key
+    pub(crate) fn key(&self, bucket: usize, name: &str) -> String {
+        format!("{}:{{{bucket:02x}}}:{name}", self.ledger.prefix())
     }
 
     /// Registers rows that the store has, while a refill runs.
@@ -335,7 +332,7 @@ fn decode(bytes: &[u8]) -> Option<Seen> {
 
 /// The reply of `om_register`.
 struct Reply {
-    epoch: String,
+    epoch: Arc<str>,
     winners: Vec<Option<Seen>>,
 }
 
@@ -359,7 +356,7 @@ impl Reply {
             _ => None,
         };
         Some(Self {
-            epoch: String::from_utf8(epoch).ok()?,
+            epoch: String::from_utf8(epoch).ok()?.into(),
             winners: winners.into_iter().map(winner).collect::<Option<_>>()?,
         })
     }
