@@ -1,7 +1,7 @@
 //! The identity registry: who was first, for whoever asks.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -105,8 +105,14 @@ impl Registry {
         let is_old = |claim: &Claim| {
             claim.seen.ingested_at < trusted_from || claim.may_be_older_than(self.config.window)
         };
+        // With all of its identity, or the batch would not be judged in its order.
+        let old: HashSet<_> = claims
+            .iter()
+            .filter(|claim| is_old(claim))
+            .map(|claim| claim.identity)
+            .collect();
         let (old, recent): (Vec<_>, Vec<_>) =
-            (0..claims.len()).partition(|index| is_old(&claims[*index]));
+            (0..claims.len()).partition(|index| old.contains(&claims[*index].identity));
 
         let mut judged = Judged {
             winners: claims.iter().map(|claim| claim.seen).collect(),
