@@ -80,7 +80,6 @@ fn number(value: impl Display) -> Number {
 
 #[cfg(test)]
 mod tests {
-    use jiff::tz::TimeZone;
     use model::Window;
 
     use super::*;
@@ -88,14 +87,8 @@ mod tests {
     #[test]
     fn a_value_keeps_every_digit() {
         let query = MeterQuery {
-            from: None,
-            to: None,
-            window_size: None,
-            zone: TimeZone::UTC,
-            subjects: Vec::new(),
-            by_subject: false,
             group_by: vec!["path".to_owned()],
-            filters: BTreeMap::new(),
+            ..MeterQuery::default()
         };
         let digits = "299999999999999999999.9999999999999999997";
         let rows = [UsageRow {

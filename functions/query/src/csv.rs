@@ -76,9 +76,7 @@ fn number(value: impl Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
-    use jiff::tz::TimeZone;
     use model::Window;
 
     use super::*;
@@ -97,16 +95,7 @@ mod tests {
     }
 
     fn query() -> MeterQuery {
-        MeterQuery {
-            from: None,
-            to: None,
-            window_size: None,
-            zone: TimeZone::UTC,
-            subjects: Vec::new(),
-            by_subject: false,
-            group_by: Vec::new(),
-            filters: BTreeMap::new(),
-        }
+        MeterQuery::default()
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! - [`Decimal`], [`Total`]: exact values and sums
 //! - [`Window`], [`WindowSize`], [`MeterQuery`], [`UsageRow`]: questions and answers
 //! - [`parse_json`]: JSON from strangers
-//! - [`WantedSetting`]: what the shared crates ask of an environment that they do not know
+//! - [`WantedSetting`], [`Password`]: what the shared crates ask of an environment that they do not know
 
 mod apply;
 mod catalog;
@@ -34,5 +34,5 @@ pub use json::parse_json;
 pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
 pub use path::{DataPath, PathError};
 pub use usage::{MeterQuery, UsageRow};
-pub use wanted::WantedSetting;
+pub use wanted::{Password, WantedSetting};
 pub use window::{UnknownWindowSize, Window, WindowSize};

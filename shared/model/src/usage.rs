@@ -30,6 +30,22 @@ pub struct MeterQuery {
     pub filters: BTreeMap<String, Vec<String>>,
 }
 
+impl Default for MeterQuery {
+    /// Returns the question for all usage of all time, in one row.
+    fn default() -> Self {
+        Self {
+            from: None,
+            to: None,
+            window_size: None,
+            zone: TimeZone::UTC,
+            subjects: Vec::new(),
+            by_subject: false,
+            group_by: Vec::new(),
+            filters: BTreeMap::new(),
+        }
+    }
+}
+
 /// One row of the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageRow {

@@ -9,10 +9,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use model::WantedSetting;
+use model::{Password, WantedSetting};
 
 use crate::{
-    address::{Address, Database, Password},
+    address::{Address, Database},
     error::StoreError,
 };
 

@@ -1,7 +1,7 @@
 //! ClickHouse: the schema of metering and every SQL statement.
 //!
 //! Layout:
-//! - [`StoreConfig`], [`Address`], [`Database`], [`Password`]: where the store is
+//! - [`StoreConfig`], [`Address`], [`Database`]: where the store is
 //! - [`Store`]: a cheap handle; [`Store::migrate`] makes the schema
 //! - [`EventRow`], [`UsageRecord`]: what is inserted
 //! - [`model::History`], implemented by [`Store`]: what was counted before
@@ -25,7 +25,7 @@ pub mod testing;
 mod times;
 mod usage;
 
-pub use address::{Address, AddressError, Database, Password};
+pub use address::{Address, AddressError, Database};
 pub use connection::{Store, StoreConfig};
 pub use error::StoreError;
 pub use events::{EventFilter, StoredEvent};

@@ -8,10 +8,10 @@
 //! env.finish(|| Some(Config { kafka: kafka?, .. }))
 //! ```
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
-use model::WantedSetting;
+use model::{Password, WantedSetting};
 
 /// Everything that a client of Kafka is told.
 #[derive(Clone, Debug)]
@@ -301,27 +301,6 @@ pub struct Sasl {
     pub user: String,
     /// The user's password.
     pub password: Password,
-}
-
-/// A password, which does not print itself.
-#[derive(Clone, Default)]
-pub struct Password(String);
-
-impl Password {
-    /// Returns `text` wrapped up.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 fn topic(text: &str) -> Result<String, String> {

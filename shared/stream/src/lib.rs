@@ -28,7 +28,7 @@ pub mod kafka;
 mod producer;
 mod topics;
 
-pub use config::{KafkaConfig, Password, Sasl, SaslMechanism, SecurityProtocol};
+pub use config::{KafkaConfig, Sasl, SaslMechanism, SecurityProtocol};
 pub use consumer::{Batch, BatchLimits, Committed, ConsumeError, Consumer};
 pub use error::{DecodeError, KafkaFault};
 pub use event::CloudEvent;

@@ -76,16 +76,7 @@ pub(crate) async fn insert(store: &Store, rows: &[Row]) {
 }
 
 pub(crate) fn everything() -> MeterQuery {
-    MeterQuery {
-        from: None,
-        to: None,
-        window_size: None,
-        zone: TimeZone::UTC,
-        subjects: Vec::new(),
-        by_subject: false,
-        group_by: Vec::new(),
-        filters: BTreeMap::new(),
-    }
+    MeterQuery::default()
 }
 
 pub(crate) fn by(size: WindowSize, zone: &str) -> MeterQuery {
