@@ -68,17 +68,21 @@ async fn a_sender_that_stops_half_way_gives_its_place_back() {
     let mut config = away(16 << 20);
     config.limits.body_time = Duration::from_millis(500);
     let ingest = Service::with(config);
-    let half = || {
-        let sent = stream::iter((0..145).map(|_| Ok::<_, io::Error>(vec![b'x'; 1 << 16])));
-        Body::from_stream(sent.chain(stream::pending()))
-    };
+    let (all_read, was_read) = tokio::sync::oneshot::channel::<()>();
+    let sent = stream::iter((0..145).map(|_| Ok::<_, io::Error>(vec![b'x'; 1 << 16])));
+    // Asked for once the rest was read, and never there.
+    let rest = stream::once(async move {
+        drop(all_read);
+        std::future::pending().await
+    });
+    let half = Body::from_stream(sent.chain(rest));
     let mut headers = BINARY.to_vec();
     headers.push(("content-length", "10000000"));
     let late = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(was_read.await.is_err(), "it is dropped, not sent to");
         ingest.post("/", &headers, vec![b'x'; 8 << 20]).await
     };
-    let both = async { tokio::join!(ingest.post("/", &headers, half()), late) };
+    let both = async { tokio::join!(ingest.post("/", &headers, half), late) };
     let (slow, meanwhile) = tokio::time::timeout(Duration::from_secs(5), both)
         .await
         .expect("an answer to the one that stopped");
