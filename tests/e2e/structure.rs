@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Who may depend on whom, inside.
-const INSIDE: [(&str, &[&str]); 8] = [
+const INSIDE: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("stream", &["model"]),
     ("store", &["model"]),
@@ -16,7 +16,8 @@ const INSIDE: [(&str, &[&str]); 8] = [
         "process",
         &["model", "stream", "store", "ledger", "runtime"],
     ),
-    ("query", &["model", "store", "runtime"]),
+    ("query", &["model", "stream", "store", "runtime"]),
+    ("runner", &["model", "stream", "runtime"]),
 ];
 
 /// Who alone may name an outside crate.

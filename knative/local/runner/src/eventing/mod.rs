@@ -1,0 +1,1 @@
+//! What Knative Eventing does: brokers, triggers, sources, sinks and their deliveries.

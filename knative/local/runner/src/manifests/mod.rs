@@ -1,0 +1,5 @@
+//! Manifests in kustomize form, rendered.
+
+mod object;
+
+pub use object::{Mistake, Object};

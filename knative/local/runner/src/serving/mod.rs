@@ -1,0 +1,1 @@
+//! What Knative Serving does: Services that start at the first request and stop when idle.
