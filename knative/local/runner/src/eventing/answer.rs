@@ -19,7 +19,7 @@ pub enum Replies {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// It is delivered. There may be an event in return.
-    Ack(Option<CloudEvent>),
+    Ack(Option<Box<CloudEvent>>),
     /// The same again may succeed.
     Retry,
     /// It never will: off to the dead letter sink.
@@ -43,7 +43,7 @@ pub fn classify(answer: &Result<Response<Bytes>, Unanswered>, replies: Replies) 
         return Action::Ack(None);
     }
     match decode_one(answer.headers(), answer.body()) {
-        Ok(reply) => Action::Ack(Some(reply)),
+        Ok(reply) => Action::Ack(Some(Box::new(reply))),
         Err(_) if answer.body().is_empty() => Action::Ack(None),
         // The function did its work, and still Knative takes a body that is no event for a failure.
         Err(_) => Action::Fail,
@@ -108,7 +108,7 @@ mod tests {
             ("ce-type", "reply"),
         ];
         let structured = [("content-type", "application/cloudevents+json")];
-        let reply = Action::Ack(Some(CloudEvent::new("r1", "/fn", "reply")));
+        let reply = Action::Ack(Some(Box::new(CloudEvent::new("r1", "/fn", "reply"))));
         for (headers, body, expected) in [
             (&event[..], "", &reply),
             (
