@@ -21,7 +21,10 @@ use rdkafka::{
 };
 use tokio::task::JoinHandle;
 
-use crate::{DeadRecord, KafkaConfig, KafkaFault, client, drain::drain, group::Group};
+use crate::{
+    DeadRecord, DecodeError, KafkaConfig, KafkaFault, client, drain::drain, group::Group,
+    kafka::encode_usage,
+};
 
 /// When a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Batch {
     pub events: Vec<UsageEvent>,
     /// The records that are no CloudEvents.
     pub dead: Vec<DeadRecord>,
+    // Partition and offset of each event.
+    pub(crate) places: Vec<(i32, i64)>,
     // Where each partition goes on, and the assignment under which it was read.
     pub(crate) positions: BTreeMap<i32, Position>,
 }
@@ -66,6 +71,13 @@ impl Batch {
     /// Returns how many records were read.
     pub fn len(&self) -> usize {
         self.events.len() + self.dead.len()
+    }
+
+    /// Returns the record of the event that was read at `index`, for the topic of the dead:
+    /// its attributes and its data as they were, in binary mode.
+    pub fn dead_record(&self, index: usize, event: &UsageEvent, reason: DecodeError) -> DeadRecord {
+        let (partition, offset) = self.places[index];
+        DeadRecord::new(partition, offset, reason, encode_usage(event))
     }
 
     /// Returns whether there is nothing to do.

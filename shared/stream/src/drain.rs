@@ -18,14 +18,14 @@ use rdkafka::{
 
 use crate::{
     Batch, BatchLimits, ConsumeError, DeadRecord, DecodeError, KafkaFault,
-    client::MAX_RECORD_BYTES, consumer::Position, group::Group, kafka,
+    client::MAX_RECORD_BYTES,
+    consumer::Position,
+    group::Group,
+    kafka::{self, HEADER_OVERHEAD},
 };
 
 /// How often a consumer that waits looks whether it is to end.
 const NAP: Duration = Duration::from_millis(100);
-
-/// What a header costs beside its bytes.
-const HEADER_OVERHEAD: usize = 16;
 
 /// Waits for a first record and returns those that follow it within `limits`; nothing
 /// once it is told to stop.
@@ -35,8 +35,6 @@ pub(crate) fn drain(
     stop: &AtomicBool,
 ) -> Result<Batch, ConsumeError> {
     let mut batch = Batch::default();
-    // The partition of each event, for the case that one moves while we read.
-    let mut partitions: Vec<i32> = Vec::new();
     let mut bytes = 0;
     let mut until: Option<Instant> = None;
     loop {
@@ -67,7 +65,7 @@ pub(crate) fn drain(
             Ok((event, header_bytes)) => {
                 bytes += message.payload_len() + message.key_len() + header_bytes;
                 batch.events.push(event);
-                partitions.push(partition);
+                batch.places.push((partition, offset));
             }
             Err(reason) => {
                 let record = dead(&message, reason);
@@ -79,13 +77,13 @@ pub(crate) fn drain(
             break;
         }
     }
-    drop_lost(&mut batch, &partitions, &client.context().owned());
+    drop_lost(&mut batch, &client.context().owned());
     Ok(batch)
 }
 
 /// Drops what was read of partitions that have moved meanwhile: their new owner reads it
 /// from the last commit on.
-fn drop_lost(batch: &mut Batch, partitions: &[i32], owned: &HashMap<i32, u64>) {
+fn drop_lost(batch: &mut Batch, owned: &HashMap<i32, u64>) {
     let is_kept =
         |partition: i32, position: &Position| owned.get(&partition) == Some(&position.epoch);
     let lost = |positions: &BTreeMap<i32, Position>, partition: i32| {
@@ -100,13 +98,16 @@ fn drop_lost(batch: &mut Batch, partitions: &[i32], owned: &HashMap<i32, u64>) {
     {
         return;
     }
-    let mut of_event = partitions.iter();
     let positions = &batch.positions;
+    let mut of_event = batch.places.iter();
     batch.events.retain(|_| {
         of_event
             .next()
-            .is_some_and(|&partition| !lost(positions, partition))
+            .is_some_and(|(partition, _)| !lost(positions, *partition))
     });
+    batch
+        .places
+        .retain(|(partition, _)| !lost(positions, *partition));
     batch
         .dead
         .retain(|record| !lost(positions, record.partition));
@@ -170,7 +171,14 @@ mod tests {
     use super::*;
 
     fn event(id: &str) -> UsageEvent {
-        crate::CloudEvent::new(id, "/gw", "t").into_usage(Timestamp::UNIX_EPOCH)
+        let headers = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", id),
+            ("ce_source", "/gw"),
+            ("ce_type", "t"),
+        ];
+        let headers = headers.map(|(name, value)| (name, Some(value.as_bytes())));
+        kafka::decode(headers, None, Timestamp::UNIX_EPOCH).unwrap()
     }
 
     fn dead(partition: i32) -> DeadRecord {
@@ -189,25 +197,22 @@ mod tests {
     fn what_was_read_of_a_partition_that_moved_is_dropped() {
         let read = || Batch {
             events: vec![event("a0"), event("b0"), event("a1"), event("c0")],
+            places: vec![(0, 0), (1, 0), (0, 1), (2, 0)],
             dead: vec![dead(0), dead(1)],
             positions: (0..3)
                 .map(|partition| (partition, Position { next: 2, epoch: 7 }))
                 .collect(),
         };
-        let partitions = [0, 1, 0, 2];
         let mut all = read();
-        drop_lost(
-            &mut all,
-            &partitions,
-            &HashMap::from([(0, 7), (1, 7), (2, 7)]),
-        );
+        drop_lost(&mut all, &HashMap::from([(0, 7), (1, 7), (2, 7)]));
         assert_eq!(all.len(), 6);
 
         // Partition 1 is gone, and 2 came back meanwhile: it is read again from its commit.
         let mut some = read();
-        drop_lost(&mut some, &partitions, &HashMap::from([(0, 7), (2, 8)]));
+        drop_lost(&mut some, &HashMap::from([(0, 7), (2, 8)]));
         let ids: Vec<_> = some.events.iter().map(|event| event.id.as_str()).collect();
         assert_eq!(ids, ["a0", "a1"]);
+        assert_eq!(some.places, [(0, 0), (0, 1)]);
         assert_eq!(some.dead.len(), 1);
         assert_eq!(some.positions.keys().collect::<Vec<_>>(), [&0]);
     }

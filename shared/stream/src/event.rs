@@ -1,6 +1,6 @@
 //! One CloudEvent between HTTP and Kafka.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use cloudevents::{
@@ -8,10 +8,10 @@ use cloudevents::{
     event::ExtensionValue,
 };
 use jiff::Timestamp;
-use model::{Identity, UsageEvent, is_json_media_type};
+use model::{Identity, is_json_media_type};
 use url::Url;
 
-use crate::attributes::{Checked, INGESTED_AT, Value, parse_time};
+use crate::attributes::{Checked, INGESTED_AT, Value};
 
 /// What an extension costs beside its bytes: a place in the SDK's map, and a header in
 /// librdkafka.
@@ -209,45 +209,6 @@ impl CloudEvent {
                 ExtensionValue::Boolean(yes) => each(name, if *yes { "true" } else { "false" }),
                 ExtensionValue::Integer(number) => each(name, &number.to_string()),
             }
-        }
-    }
-
-    /// Returns the event in the words of metering. `received_at` stands in where
-    /// ingest did not say when it took it.
-    pub fn into_usage(self, received_at: Timestamp) -> UsageEvent {
-        let mut attributes = BTreeMap::new();
-        let mut ingested_at = None;
-        self.each_attribute(|name, text| {
-            if name == INGESTED_AT {
-                ingested_at = parse_time(text);
-                if ingested_at.is_some() {
-                    return;
-                }
-            }
-            if !matches!(
-                name,
-                "specversion" | "id" | "source" | "type" | "subject" | "time"
-            ) {
-                attributes.insert(name.to_owned(), text.to_owned());
-            }
-        });
-        let ingested_at = ingested_at.unwrap_or(received_at);
-        let time = self.time().unwrap_or(ingested_at);
-        let Self(mut event) = self;
-        let (_, _, data) = event.take_data();
-        UsageEvent {
-            id: event.set_id(""),
-            source: event.set_source(""),
-            event_type: event.set_type(""),
-            subject: event.set_subject(None::<String>),
-            time,
-            ingested_at,
-            data: data.map(|data| match data {
-                Data::Binary(bytes) => bytes,
-                Data::String(text) => text.into_bytes(),
-                Data::Json(value) => value.to_string().into_bytes(),
-            }),
-            attributes,
         }
     }
 

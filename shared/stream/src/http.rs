@@ -11,12 +11,15 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, InvalidHeaderValue},
 };
+use jiff::Timestamp;
+use model::UsageEvent;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use crate::{
     CloudEvent, DecodeError,
-    attributes::{Attributes, Value},
+    attributes::{Attributes, Checked, INGESTED_AT, Value},
     json,
+    kafka::usage_event,
 };
 
 /// One event in JSON format.
@@ -25,6 +28,9 @@ pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
 
 const PREFIX: &str = "ce-";
+
+/// The type of the event into which a KafkaSource wraps a record that is none.
+const WRAPPED: &str = "dev.knative.kafka.event";
 
 /// What CloudEvents has encoded in header values: white space, the quote, the percent
 /// sign and everything that is not visible ASCII.
@@ -92,11 +98,39 @@ pub fn decode(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Events, 
     }
 }
 
-/// Decodes a request that must carry exactly one event: what Knative delivers.
+/// Decodes a request that must carry exactly one event.
 pub fn decode_one(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Refused> {
+    let (checked, data) = check_one(headers, body)?;
+    Ok(CloudEvent::from_checked(checked, data))
+}
+
+/// Decodes what a KafkaSource delivers of a topic of accepted events, as [`crate::kafka::decode`]
+/// does what it reads itself: `received_at` stands in for the record's time, which is not
+/// delivered.
+pub fn decode_record(
+    headers: &HeaderMap,
+    body: &[u8],
+    received_at: Timestamp,
+) -> Result<UsageEvent, Refused> {
+    let (checked, data) = check_one(headers, body)?;
+    // A sender may give his own event this type, but then ingest took it, and says when.
+    let is_accepted = checked
+        .extensions
+        .iter()
+        .any(|(name, _)| name == INGESTED_AT);
+    if checked.event_type == WRAPPED && !is_accepted {
+        return Err(DecodeError::whole("is a Kafka record that holds no CloudEvent").into());
+    }
+    Ok(usage_event(checked, data, received_at))
+}
+
+fn check_one<'a>(
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+) -> Result<(Checked<'a>, Option<Data>), Refused> {
     match mode(headers).ok_or(Refused::ContentType)? {
-        Mode::Binary => Ok(decode_binary(headers, body)?),
-        Mode::Structured => Ok(decode_text(utf8(body)?)?),
+        Mode::Binary => Ok(check_binary(headers, body)?),
+        Mode::Structured => Ok(check_text(utf8(body)?)?),
         Mode::Batch => Err(DecodeError::whole("a batch is not accepted here").into()),
     }
 }
@@ -215,20 +249,29 @@ fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
 }
 
 fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {
-    let (checked, data) = json::decode(text)?;
-    // In binary mode, as it is written on, such data would be taken for the event itself.
-    if checked
-        .data_content_type
-        .as_deref()
-        .is_some_and(is_structured)
-    {
-        let reason = "is an event's, and an event cannot be another's data";
-        return Err(DecodeError::field("datacontenttype", reason));
-    }
+    let (checked, data) = check_text(text)?;
     Ok(CloudEvent::from_checked(checked, data))
 }
 
+fn check_text(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeError> {
+    let (checked, data) = json::decode(text)?;
+    // In binary mode, as it is written on, such data would be taken for the event itself.
+    if checked.data_content_type.as_deref().is_some_and(is_events) {
+        let reason = "is an event's, and an event cannot be another's data";
+        return Err(DecodeError::field("datacontenttype", reason));
+    }
+    Ok((checked, data))
+}
+
 fn decode_binary(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, DecodeError> {
+    let (checked, data) = check_binary(headers, body)?;
+    Ok(CloudEvent::from_checked(checked, data))
+}
+
+fn check_binary<'a>(
+    headers: &'a HeaderMap,
+    body: &[u8],
+) -> Result<(Checked<'a>, Option<Data>), DecodeError> {
     let mut attributes = Attributes::default();
     for (name, value) in headers {
         if name == CONTENT_TYPE {
@@ -247,7 +290,7 @@ fn decode_binary(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, DecodeE
         }
     }
     let data = (!body.is_empty()).then(|| Data::Binary(body.to_vec()));
-    Ok(CloudEvent::from_checked(attributes.check()?, data))
+    Ok((attributes.check()?, data))
 }
 
 /// Takes a header's value out of its quotes, then undoes percent signs, once.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use cloudevents::Data;
 use jiff::Timestamp;
-use model::UsageEvent;
-use rdkafka::message::OwnedHeaders;
+use model::{Identity, UsageEvent};
+use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::{
     CloudEvent, DecodeError,
@@ -21,6 +21,9 @@ use crate::{
 
 const PREFIX: &str = "ce_";
 const CONTENT_TYPE: &str = "content-type";
+
+/// What a header costs beside its bytes.
+pub(crate) const HEADER_OVERHEAD: usize = 16;
 
 /// A record as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +54,29 @@ pub struct DeadRecord {
 }
 
 impl DeadRecord {
+    /// Returns `record`, read at this place, with what is wrong with it.
+    pub fn new(partition: i32, offset: i64, reason: DecodeError, record: Record) -> Self {
+        let size = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let mut header_bytes = 0;
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+        for (key, value) in &record.headers {
+            header_bytes += HEADER_OVERHEAD + key.len() + size(value);
+            headers = headers.insert(Header {
+                key,
+                value: value.as_ref(),
+            });
+        }
+        Self {
+            partition,
+            offset,
+            reason,
+            key: record.key,
+            value: record.value,
+            headers: Some(headers),
+            header_bytes,
+        }
+    }
+
     /// Returns the value.
     pub fn value(&self) -> Option<&[u8]> {
         self.value.as_deref()
@@ -128,7 +154,7 @@ pub fn decode<'a>(
         }
         attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
     }
-    let data = value.map(<[u8]>::to_vec);
+    let data = value.map(|value| Data::Binary(value.to_vec()));
     Ok(usage_event(attributes.check()?, data, recorded_at))
 }
 
@@ -139,17 +165,18 @@ fn decode_structured(
     let text = std::str::from_utf8(value.unwrap_or_default())
         .map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))?;
     let (checked, data) = json::decode(text)?;
-    let data = data.map(|data| match data {
-        Data::Binary(bytes) => bytes,
-        Data::String(text) => text.into_bytes(),
-        Data::Json(value) => value.to_string().into_bytes(),
-    });
     Ok(usage_event(checked, data, recorded_at))
 }
 
-fn usage_event(checked: Checked<'_>, data: Option<Vec<u8>>, recorded_at: Timestamp) -> UsageEvent {
+/// Returns an event in the words of metering, whichever way it came. `received_at` stands in
+/// where ingest did not say when it took it, and that for the time where it has none.
+pub(crate) fn usage_event(
+    checked: Checked<'_>,
+    data: Option<Data>,
+    received_at: Timestamp,
+) -> UsageEvent {
     let mut attributes = BTreeMap::new();
-    let mut ingested_at = recorded_at;
+    let mut ingested_at = received_at;
     if let Some(content_type) = checked.data_content_type {
         attributes.insert("datacontenttype".to_owned(), content_type.into_owned());
     }
@@ -173,7 +200,46 @@ fn usage_event(checked: Checked<'_>, data: Option<Vec<u8>>, recorded_at: Timesta
         subject: checked.subject.map(Into::into),
         time: checked.time.unwrap_or(ingested_at),
         ingested_at,
-        data,
+        // A request cannot tell data of no bytes from none, so nobody does.
+        data: data.map(into_bytes).filter(|data| !data.is_empty()),
         attributes,
+    }
+}
+
+fn into_bytes(data: Data) -> Vec<u8> {
+    match data {
+        Data::Binary(bytes) => bytes,
+        Data::String(text) => text.into_bytes(),
+        Data::Json(value) => value.to_string().into_bytes(),
+    }
+}
+
+/// Encodes what was read, as [`encode`] does: the record that it may have come in.
+pub(crate) fn encode_usage(event: &UsageEvent) -> Record {
+    let mut headers = Vec::with_capacity(10);
+    let mut add = |name: &str, text: &str| {
+        headers.push((name.to_owned(), Some(text.as_bytes().to_vec())));
+    };
+    add("ce_specversion", "1.0");
+    add("ce_id", &event.id);
+    add("ce_source", &event.source);
+    add("ce_type", &event.event_type);
+    if let Some(subject) = &event.subject {
+        add("ce_subject", subject);
+    }
+    add("ce_time", &event.time.to_string());
+    add("ce_ingestedat", &event.ingested_at.to_string());
+    for (name, text) in &event.attributes {
+        match name.as_str() {
+            "datacontenttype" => add(CONTENT_TYPE, text),
+            // Kept beside one that no column can hold.
+            "time" => {}
+            _ => add(&format!("{PREFIX}{name}"), text),
+        }
+    }
+    Record {
+        key: Some(Identity::of(&event.source, &event.id).0.to_vec()),
+        headers,
+        value: event.data.clone(),
     }
 }

@@ -254,6 +254,21 @@ fn the_body_of_structured_mode_is_the_event_whatever_the_headers_say() {
 }
 
 #[test]
+fn a_wrapped_record_is_told_from_an_event_of_its_type() {
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let wrapped = [("ce-type", "dev.knative.kafka.event")];
+    let reason = http::decode_record(&binary(&wrapped), b"junk", now).unwrap_err();
+    assert!(reason.to_string().contains("no CloudEvent"), "{reason}");
+    let accepted = [wrapped[0], ("ce-ingestedat", "2026-01-31T10:20:30.000001Z")];
+    let event = http::decode_record(&binary(&accepted), b"junk", now).unwrap();
+    assert_eq!(event.event_type, "dev.knative.kafka.event");
+    assert_eq!(event.ingested_at.to_string(), "2026-01-31T10:20:30.000001Z");
+    // Sent past ingest: it is counted, as by pull, and the stand-in says when it was taken.
+    let foreign = http::decode_record(&binary(&[]), b"{}", now).unwrap();
+    assert_eq!((foreign.ingested_at, foreign.time), (now, now));
+}
+
+#[test]
 fn every_mistake_in_a_batch_has_its_place() {
     let batch = headers(&[("content-type", "application/cloudevents-batch+json")]);
     let body = format!("[{}, 5, {}]", object(""), object(r#","time":1"#));
