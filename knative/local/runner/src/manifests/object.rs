@@ -1,6 +1,9 @@
 //! One object of a rendered overlay, and what can be wrong with it.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -64,6 +67,17 @@ impl Object {
     }
 }
 
+impl Mistake {
+    /// Returns a mistake in a file, for what belongs to no object.
+    pub fn in_file(file: &Path, field: impl Into<String>, why: impl ToString) -> Self {
+        Self {
+            whose: file.display().to_string(),
+            field: field.into(),
+            why: why.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -79,6 +93,10 @@ impl fmt::Display for Object {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.whose, self.field, self.why)
+        let Self { whose, field, why } = self;
+        match field.as_str() {
+            "" => write!(f, "{whose}: {why}"),
+            field => write!(f, "{whose}: {field}: {why}"),
+        }
     }
 }
