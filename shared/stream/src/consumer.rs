@@ -102,6 +102,9 @@ pub enum ConsumeError {
     /// The client cannot be made: a setting is wrong.
     #[error("the kafka client cannot be made")]
     Connect(#[source] KafkaFault),
+    /// Kafka did not say, or did not take, where a group begins; it may, later.
+    #[error("kafka did not fix where the group begins")]
+    Start(#[source] KafkaFault),
     /// The client has failed for good; only a new one helps.
     #[error("the kafka consumer has failed for good")]
     Fatal(#[source] KafkaFault),
@@ -113,7 +116,7 @@ pub enum ConsumeError {
 impl ConsumeError {
     /// Returns whether the same call can succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Commit(_))
+        matches!(self, Self::Commit(_) | Self::Start(_))
     }
 }
 

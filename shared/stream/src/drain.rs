@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use model::UsageEvent;
 use rdkafka::{
     Message as _,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::KafkaError,
     message::{BorrowedHeaders, BorrowedMessage, Headers as _},
 };
@@ -161,7 +161,7 @@ fn dead(message: &BorrowedMessage<'_>, reason: DecodeError) -> DeadRecord {
     }
 }
 
-fn is_fatal(client: &BaseConsumer<Group>, error: &KafkaError) -> bool {
+pub(crate) fn is_fatal<C: ConsumerContext>(client: &BaseConsumer<C>, error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || client.client().fatal_error().is_some()
 }

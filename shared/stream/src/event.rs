@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use model::{Identity, is_json_media_type};
 use url::Url;
 
-use crate::attributes::{Checked, INGESTED_AT, Value};
+use crate::{
+    attributes::{Checked, INGESTED_AT, Value},
+    kafka,
+};
 
 /// What an extension costs beside its bytes: a place in the SDK's map, and a header in
 /// librdkafka.
@@ -96,6 +99,13 @@ impl CloudEvent {
         self
     }
 
+    /// Sets data of which nobody says what it is.
+    #[must_use]
+    pub fn with_bytes(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.0.set_data_unchecked(data.into());
+        self
+    }
+
     /// Says when it was accepted: as extension `ingestedat`, whatever the sender
     /// wrote there, and as its time if it has none.
     pub fn stamp(&mut self, accepted_at: Timestamp) {
@@ -161,6 +171,12 @@ impl CloudEvent {
             // `From<Event>` wrote such data as text; nothing here makes it.
             Data::Json(_) => None,
         }
+    }
+
+    /// Returns the data's bytes and nothing else; none at all are no bytes.
+    pub fn into_data(mut self) -> Vec<u8> {
+        let (_, _, data) = self.0.take_data();
+        data.map(kafka::into_bytes).unwrap_or_default()
     }
 
     /// Returns the bytes that the event takes up in a record, but for its numbers and its time,

@@ -59,15 +59,13 @@ impl ClientContext for Group {
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else {
             return;
         };
-        let Some(topic) = statistics.topics.get(&self.topic) else {
-            return;
-        };
         let owned = self.owned();
-        for partition in topic.partitions.values() {
-            // -1 is "not known", and partitions of others are theirs to tell.
-            if partition.consumer_lag >= 0 && owned.contains_key(&partition.partition) {
-                lag(&self.topic, partition.partition, partition.consumer_lag);
-            }
+        // Partitions of others are theirs to tell.
+        for (_, partition, records) in statistics
+            .lags()
+            .filter(|&(topic, partition, _)| topic == self.topic && owned.contains_key(&partition))
+        {
+            lag(&self.topic, partition, records);
         }
     }
 }
@@ -121,8 +119,20 @@ fn lag(topic: &str, partition: i32, records: i64) {
 
 /// What we read of librdkafka's statistics.
 #[derive(Deserialize)]
-struct Statistics {
+pub(crate) struct Statistics {
     topics: HashMap<String, TopicStatistics>,
+}
+
+impl Statistics {
+    /// Returns topic, partition and how many records it is behind, of those where it is known.
+    pub(crate) fn lags(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        let topics = self.topics.iter();
+        let all = topics.flat_map(|(topic, statistics)| {
+            let partitions = statistics.partitions.values();
+            partitions.map(|of| (topic.as_str(), of.partition, of.consumer_lag))
+        });
+        all.filter(|&(.., lag)| lag >= 0)
+    }
 }
 
 #[derive(Deserialize)]

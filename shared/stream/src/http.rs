@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use cloudevents::Data;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -153,6 +154,18 @@ pub fn is_binary(headers: &HeaderMap) -> bool {
 /// An extension whose name is not one that HTTP allows cannot be sent, which is the
 /// error; an event that was decoded has none.
 pub fn encode(event: &CloudEvent) -> Result<(HeaderMap, Vec<u8>), EncodeError> {
+    Ok((
+        encode_headers(event)?,
+        event.data().unwrap_or_default().to_vec(),
+    ))
+}
+
+/// Encodes an event in binary mode, its data's bytes being the body.
+pub fn into_request(event: CloudEvent) -> Result<(HeaderMap, Bytes), EncodeError> {
+    Ok((encode_headers(&event)?, event.into_data().into()))
+}
+
+fn encode_headers(event: &CloudEvent) -> Result<HeaderMap, EncodeError> {
     let mut headers = HeaderMap::with_capacity(12);
     let mut failed = None;
     event.each_attribute(|name, text| {
@@ -166,10 +179,7 @@ pub fn encode(event: &CloudEvent) -> Result<(HeaderMap, Vec<u8>), EncodeError> {
             failed.get_or_insert(error);
         }
     });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok((headers, event.data().unwrap_or_default().to_vec())),
-    }
+    failed.map_or(Ok(headers), Err)
 }
 
 /// An attribute that no HTTP header can carry.
@@ -183,7 +193,8 @@ pub enum EncodeError {
     Value(#[from] InvalidHeaderValue),
 }
 
-fn encode_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), EncodeError> {
+/// Encodes one attribute in binary mode.
+pub fn encode_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), EncodeError> {
     let name = HeaderName::from_bytes(format!("{PREFIX}{name}").as_bytes())?;
     let value: Cow<'_, str> = utf8_percent_encode(text, ENCODED).into();
     Ok((name, HeaderValue::from_str(&value)?))
@@ -253,7 +264,8 @@ fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {
     Ok(CloudEvent::from_checked(checked, data))
 }
 
-fn check_text(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeError> {
+/// Judges one event of JSON text.
+pub(crate) fn check_text(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeError> {
     let (checked, data) = json::decode(text)?;
     // In binary mode, as it is written on, such data would be taken for the event itself.
     if checked.data_content_type.as_deref().is_some_and(is_events) {

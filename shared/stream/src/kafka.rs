@@ -15,8 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::{
     CloudEvent, DecodeError,
     attributes::{Attributes, Checked, INGESTED_AT, Value, parse_time},
-    http::is_structured,
-    json,
+    http::{check_text, is_structured},
 };
 
 const PREFIX: &str = "ce_";
@@ -127,6 +126,23 @@ pub fn decode<'a>(
     value: Option<&'a [u8]>,
     recorded_at: Timestamp,
 ) -> Result<UsageEvent, DecodeError> {
+    let (checked, data) = check(headers, value)?;
+    Ok(usage_event(checked, data, recorded_at))
+}
+
+/// Decodes a record, in binary or structured mode, to pass the event on as it is.
+pub fn decode_event<'a>(
+    headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    value: Option<&'a [u8]>,
+) -> Result<CloudEvent, DecodeError> {
+    let (checked, data) = check(headers, value)?;
+    Ok(CloudEvent::from_checked(checked, data))
+}
+
+fn check<'a>(
+    headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    value: Option<&'a [u8]>,
+) -> Result<(Checked<'a>, Option<Data>), DecodeError> {
     let mut attributes = Attributes::default();
     let mut content_type = None;
     for (name, value) in headers {
@@ -150,22 +166,14 @@ pub fn decode<'a>(
     }
     if let Some(text) = content_type {
         if is_structured(text) {
-            return decode_structured(value, recorded_at);
+            let text = std::str::from_utf8(value.unwrap_or_default())
+                .map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))?;
+            return check_text(text);
         }
         attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
     }
     let data = value.map(|value| Data::Binary(value.to_vec()));
-    Ok(usage_event(attributes.check()?, data, recorded_at))
-}
-
-fn decode_structured(
-    value: Option<&[u8]>,
-    recorded_at: Timestamp,
-) -> Result<UsageEvent, DecodeError> {
-    let text = std::str::from_utf8(value.unwrap_or_default())
-        .map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))?;
-    let (checked, data) = json::decode(text)?;
-    Ok(usage_event(checked, data, recorded_at))
+    Ok((attributes.check()?, data))
 }
 
 /// Returns an event in the words of metering, whichever way it came. `received_at` stands in
@@ -206,7 +214,7 @@ pub(crate) fn usage_event(
     }
 }
 
-fn into_bytes(data: Data) -> Vec<u8> {
+pub(crate) fn into_bytes(data: Data) -> Vec<u8> {
     match data {
         Data::Binary(bytes) => bytes,
         Data::String(text) => text.into_bytes(),

@@ -6,6 +6,7 @@
 //! - [`kafka`]: CloudEvents in records, and records into [`model::UsageEvent`]
 //! - [`Producer`]: sends, and says so only when it is durable
 //! - [`Consumer`], [`Batch`]: a member of a consumer group that takes records by the thousand
+//! - [`Subscription`]: a member of a consumer group whose records are finished one by one
 //! - [`Graves`]: where records that are no CloudEvents end
 //! - [`create_topics`]: topics, where they are absent
 //! - [`KafkaConfig`]: brokers, topics and credentials, read from variables
@@ -25,7 +26,10 @@ mod group;
 pub mod http;
 mod json;
 pub mod kafka;
+mod member;
 mod producer;
+mod progress;
+mod subscription;
 mod topics;
 
 pub use config::{KafkaConfig, Sasl, SaslMechanism, SecurityProtocol};
@@ -35,4 +39,5 @@ pub use event::CloudEvent;
 pub use graves::Graves;
 pub use kafka::{DeadRecord, Record};
 pub use producer::{ProduceError, Producer};
+pub use subscription::{Arrival, Foreign, Lag, Receipt, Start, Subscription, fix_start};
 pub use topics::{TopicError, create_topics};

@@ -140,6 +140,23 @@ impl Producer {
         delivery.done().await
     }
 
+    /// Sends an event to any topic, under any key, and returns when it is durable.
+    pub async fn send_to(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        event: &CloudEvent,
+    ) -> Result<(), ProduceError> {
+        let size = RECORD_OVERHEAD + key.map_or(0, <[u8]>::len) + event.size();
+        let delivery = Delivery::of(1, self.reserve(size)?);
+        let mut record =
+            BaseRecord::with_opaque_to(topic, delivery.clone()).headers(event_headers(event));
+        record.key = key;
+        record.payload = event.data();
+        self.queue(record)?;
+        delivery.done().await
+    }
+
     /// Sends one record as it is and returns when it is durable.
     pub async fn send_record(&self, topic: &str, record: &Record) -> Result<(), ProduceError> {
         let value = record.value.as_deref();

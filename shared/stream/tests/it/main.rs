@@ -9,3 +9,4 @@ mod http;
 mod kafka;
 mod laws;
 mod live;
+mod subscription;
