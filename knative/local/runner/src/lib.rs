@@ -7,7 +7,9 @@
 //! - [`serving`]: Services (and Deployments) as processes, ConfigMaps and Secrets, routes
 //! - [`eventing`]: brokers, triggers, Kafka sources and sinks, ping sources, deliveries
 //! - [`network`]: who answers to a name, between the two
+//! - [`cluster`]: all of it, running
 
+pub mod cluster;
 pub mod eventing;
 pub mod manifests;
 pub mod network;
