@@ -20,8 +20,10 @@ pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// Topic of accepted events.
     pub topic: String,
-    /// Topic of records that are no CloudEvents.
+    /// Topic of records that are no CloudEvents, and of events that nobody could count.
     pub dead_topic: String,
+    /// Topic of events that a broker could not deliver to ingest.
+    pub ingest_dead_topic: String,
     /// Partitions of a topic that is created.
     pub partitions: u16,
     /// Replicas of a topic that is created; `None` is the broker's default.
@@ -54,6 +56,7 @@ impl KafkaConfig {
             brokers,
             topic: "openmeter.events".to_owned(),
             dead_topic: "openmeter.events.dead".to_owned(),
+            ingest_dead_topic: "openmeter.ingest.dead".to_owned(),
             partitions: 12,
             replication: None,
             retention: Duration::from_secs(7 * 24 * 3600),
@@ -101,6 +104,15 @@ impl KafkaConfig {
             false,
             &mut |text| {
                 config.dead_topic = topic(text)?;
+                Ok(())
+            },
+        );
+        set(
+            "OPENMETER_KAFKA_INGEST_DEAD_TOPIC",
+            "topic of events that no broker could deliver to ingest (openmeter.ingest.dead)",
+            false,
+            &mut |text| {
+                config.ingest_dead_topic = topic(text)?;
                 Ok(())
             },
         );

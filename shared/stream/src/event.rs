@@ -116,6 +116,10 @@ impl CloudEvent {
         }
     }
 
+    pub(crate) fn remove_extension(&mut self, name: &str) {
+        self.0.remove_extension(name);
+    }
+
     /// Returns the id.
     pub fn id(&self) -> &str {
         self.0.id()

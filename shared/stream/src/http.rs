@@ -31,7 +31,7 @@ pub const BATCH: &str = "application/cloudevents-batch+json";
 const PREFIX: &str = "ce-";
 
 /// The type of the event into which a KafkaSource wraps a record that is none.
-const WRAPPED: &str = "dev.knative.kafka.event";
+pub(crate) const WRAPPED: &str = "dev.knative.kafka.event";
 
 /// What CloudEvents has encoded in header values: white space, the quote, the percent
 /// sign and everything that is not visible ASCII.

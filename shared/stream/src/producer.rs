@@ -190,6 +190,24 @@ impl Producer {
         self.budget_bytes
     }
 
+    /// Asks Kafka whether it is there and has all these topics. All that it has are listed:
+    /// asking for one by name would have a lenient broker create it, with its defaults.
+    pub async fn has_topics(
+        &self,
+        names: &[&str],
+        timeout: Duration,
+    ) -> Result<bool, ProduceError> {
+        let producer = self.clone();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = producer.client.client().fetch_metadata(None, timeout)?;
+            let has = |name: &String| metadata.topics().iter().any(|known| known.name() == name);
+            Ok(names.iter().all(has))
+        });
+        let answer = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        answer.map_err(|error| ProduceError::Unavailable(KafkaFault(error)))
+    }
+
     /// Asks Kafka whether it is there and has the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ProduceError> {
         let producer = self.clone();

@@ -40,8 +40,8 @@ impl TopicError {
     }
 }
 
-/// Creates the topics called `names` where they are absent. The one that `config` has for the
-/// dead takes larger records than the others.
+/// Creates the topics called `names` where they are absent. Those that `config` has for the dead
+/// take larger records than the others.
 ///
 /// It has a thread of its own, as a client that ends blocks the one that it is on. Begun, it
 /// ends within seconds, also when nobody waits for it any more.
@@ -64,7 +64,7 @@ async fn create(config: &KafkaConfig, names: &[String]) -> Result<(), TopicError
     let topics: Vec<_> = names
         .iter()
         .map(|name| {
-            let max_bytes = if *name == config.dead_topic {
+            let max_bytes = if [&config.dead_topic, &config.ingest_dead_topic].contains(&name) {
                 &max_dead_bytes
             } else {
                 &max_bytes
