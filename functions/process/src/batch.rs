@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -12,11 +12,16 @@ use std::{
 
 use jiff::Timestamp;
 use ledger::{JudgeError, Judged, Registry};
-use model::{Claim, Verdict, micros};
+use model::{Claim, UsageEvent, Verdict, micros};
 use runtime::Meters;
 use store::{Store, StoreError};
+use tokio::{sync::OnceCell, task::JoinError};
 
-use crate::{prepare::Prepared, rows::Rows};
+use crate::{
+    apart::{Unstorable, Witness},
+    prepare::Prepared,
+    rows::Rows,
+};
 
 /// Why a batch was not counted. Nothing of it may be acknowledged then; counting it
 /// again is harmless.
@@ -28,6 +33,12 @@ pub enum ProcessError {
     /// The rows were not stored.
     #[error("the batch's rows were not stored")]
     Store(#[from] StoreError),
+    /// The store refuses whatever it is given, and blames the rows.
+    #[error("the store refuses every event alike: the fault is not theirs")]
+    Alike(#[source] StoreError),
+    /// The meters could not be applied, which is a mistake in this program.
+    #[error("the meters were not applied")]
+    Apply(#[from] JoinError),
 }
 
 /// Counts events. Cheap to clone.
@@ -37,6 +48,9 @@ pub struct Process {
     registry: Registry,
     store: Store,
     free_stored_at: Arc<AtomicI64>,
+    // Set once Valkey was checked and the tables are there.
+    prepared: Arc<OnceCell<()>>,
+    pub(crate) witness: Arc<Mutex<Option<Witness>>>,
 }
 
 impl Process {
@@ -48,22 +62,42 @@ impl Process {
             registry,
             store,
             free_stored_at: Arc::default(),
+            prepared: Arc::default(),
+            witness: Arc::default(),
         }
     }
 
-    /// Returns the meters, to prepare events by.
-    pub fn meters(&self) -> &Meters {
-        &self.meters
-    }
-
-    /// Returns the registry, to check it.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// Returns the store, to migrate it.
-    pub fn store(&self) -> &Store {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Checks Valkey and brings the tables to this version, unless that was done before.
+    pub async fn prepare(&self) -> Result<(), ProcessError> {
+        let prepare = || async {
+            let checked = self.registry.check().await;
+            checked.map_err(|error| cannot_judge(error.into()))?;
+            Ok(self.store.migrate().await?)
+        };
+        self.prepared.get_or_try_init(prepare).await.map(drop)
+    }
+
+    /// Counts a batch from end to end, and returns the events that the store does not take.
+    pub async fn count(&self, events: Vec<UsageEvent>) -> Result<Vec<Unstorable>, ProcessError> {
+        self.prepare().await?;
+        let batch = self.apply(events).await?;
+        let judged = self.judge(&batch).await?;
+        self.write(&batch, &judged).await
+    }
+
+    /// Applies the meters that are in force now, on a thread of its own since it is the work
+    /// of a core.
+    pub async fn apply(&self, events: Vec<UsageEvent>) -> Result<Vec<Prepared>, ProcessError> {
+        let catalog = self.meters.current();
+        let apply = move || -> Vec<_> {
+            let prepare = |event| Prepared::new(&catalog, event);
+            events.into_iter().map(prepare).collect()
+        };
+        Ok(tokio::task::spawn_blocking(apply).await?)
     }
 
     /// Finds out who was first of each identity of a batch: the first half of counting it.
@@ -71,16 +105,41 @@ impl Process {
     /// Batches must be judged in the order in which they were read, and may be so before
     /// the one before is written: the registry remembers what the store does not know yet.
     pub async fn judge(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
+        self.remember(batch, false);
+        self.ask_registry(batch).await
+    }
+
+    pub(crate) async fn ask_registry(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
         let judged = self.registry.judge(&claims(batch), &self.store).await;
         judged.map_err(cannot_judge)
     }
 
     /// Writes rows by the winners and asks whether they still stand: when this returns,
-    /// ClickHouse has the rows and the events may be acknowledged.
+    /// ClickHouse has the rows and the events may be acknowledged, but for those that are
+    /// returned: the store takes the others and will never take them.
     ///
     /// Killed anywhere, it leaves identities registered and rows written, or not; the
     /// same batch then registers the same winners and writes the same rows.
-    pub async fn write(&self, batch: &[Prepared], judged: &Judged) -> Result<(), ProcessError> {
+    pub async fn write(
+        &self,
+        batch: &[Prepared],
+        judged: &Judged,
+    ) -> Result<Vec<Unstorable>, ProcessError> {
+        match self.write_block(batch, judged).await {
+            Ok(()) => Ok(Vec::new()),
+            Err(ProcessError::Store(error)) if !error.is_retryable() => {
+                self.write_apart(batch, error).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a batch as one block, or none of it that counts as written.
+    pub(crate) async fn write_block(
+        &self,
+        batch: &[Prepared],
+        judged: &Judged,
+    ) -> Result<(), ProcessError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -108,17 +167,18 @@ impl Process {
                 .confirms(&claims(batch), &judged, &self.store)
                 .await;
             if confirmed.map_err(cannot_judge)? {
+                self.remember(batch, true);
                 report(batch, &verdicts, stored_at, began);
                 return Ok(());
             }
             tracing::warn!("the registry was lost while a batch was written: writing it again");
-            judged = Cow::Owned(self.judge(batch).await?);
+            judged = Cow::Owned(self.ask_registry(batch).await?);
         }
     }
 
     /// Returns the first of `count` microseconds since 1970, now, of which none was
     /// returned before: they are the versions of rows, and the last one written counts.
-    fn stored_at(&self, count: usize) -> i64 {
+    pub(crate) fn stored_at(&self, count: usize) -> i64 {
         let now = micros(Timestamp::now());
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let free = |free: i64| Some(now.max(free).saturating_add(count));

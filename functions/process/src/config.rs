@@ -3,35 +3,47 @@
 use std::{path::PathBuf, time::Duration};
 
 use ledger::{LedgerConfig, RegistryConfig};
-use runtime::{ConfigError, Env, Secret, Trigger};
+use runtime::{ByteSize, ConfigError, Env, Secret, Trigger};
 use store::StoreConfig;
 use stream::{BatchLimits, KafkaConfig};
+
+/// Room for one event of any size.
+const MIN_IN_FLIGHT: usize = 8 << 20;
 
 /// The settings of process.
 #[derive(Clone)]
 pub struct Config {
-    pub(crate) meters: PathBuf,
-    pub(crate) kafka: KafkaConfig,
-    pub(crate) group: String,
-    pub(crate) limits: BatchLimits,
-    pub(crate) store: StoreConfig,
-    pub(crate) ledger: LedgerConfig,
-    pub(crate) registry: RegistryConfig,
+    /// File with the meter definitions.
+    pub meters: PathBuf,
+    /// Whether events are pushed to us, or pulled by us.
+    pub trigger: Trigger,
+    /// Where we read records, or bury those that Lambda reads for us; `None` where a KafkaSource
+    /// does both.
+    pub kafka: Option<KafkaConfig>,
+    /// Consumer group in pull mode.
+    pub group: String,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// Bytes of pushed events that may be in memory.
+    pub in_flight: usize,
+    /// Where rows go.
+    pub store: StoreConfig,
+    /// Where identities are registered.
+    pub ledger: LedgerConfig,
+    /// How far back they are known.
+    pub registry: RegistryConfig,
 }
 
 impl Config {
     /// Reads the environment; all mistakes come together.
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let meters = env.required("OPENMETER_METERS", "file with the meter definitions");
-        let brokers = env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION);
-        let kafka = KafkaConfig::read(brokers, |wanted| env.give(wanted));
-        if Trigger::from_env(env) != Trigger::Kafka {
-            // Else it would be ready, and count nothing.
-            env.mistake(
-                "OPENMETER_TRIGGER",
-                "must be kafka: events come by pull alone so far",
-            );
-        }
+        let trigger = Trigger::from_env(env);
+        // A KafkaSource reads Kafka and buries the dead itself.
+        let needs_kafka = trigger == Trigger::Kafka || runtime::on_lambda();
+        let brokers =
+            needs_kafka.then(|| env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION));
+        let kafka = KafkaConfig::read(brokers.flatten(), |wanted| env.give(wanted));
         let group = env.or(
             "OPENMETER_KAFKA_GROUP",
             "openmeter-process-pull".to_owned(),
@@ -42,15 +54,23 @@ impl Config {
             records: env.or(
                 "OPENMETER_BATCH_EVENTS",
                 defaults.records,
-                "events in one batch at most, in pull mode",
+                "events in one batch at most",
             ),
             wait: env.or(
                 "OPENMETER_BATCH_WAIT",
                 Duration::from_millis(100),
-                "how long a batch waits for more events",
+                "how long a batch waits for more events, in pull mode",
             ),
             ..defaults
         };
+        let in_flight = env.or(
+            "OPENMETER_PROCESS_IN_FLIGHT",
+            ByteSize::mib(64),
+            "bytes of pushed events in memory; beyond it senders get 429",
+        );
+        if in_flight.as_usize() < MIN_IN_FLIGHT {
+            env.mistake("OPENMETER_PROCESS_IN_FLIGHT", "must be 8MiB at least");
+        }
         let store = StoreConfig::read(|wanted| env.give(wanted));
         let ledger = ledger(env);
         let window = env.or(
@@ -69,9 +89,11 @@ impl Config {
         env.finish(|| {
             Some(Self {
                 meters: meters?,
-                kafka: kafka?,
+                trigger,
+                kafka,
                 group,
                 limits,
+                in_flight: in_flight.as_usize(),
                 store,
                 ledger: ledger?,
                 registry: RegistryConfig { window, lag },
@@ -106,27 +128,40 @@ fn ledger(env: &Env) -> Option<LedgerConfig> {
 mod tests {
     use super::*;
 
+    fn mistakes(env: &[(&'static str, &'static str)]) -> Vec<String> {
+        let env = Env::from_pairs(env.iter().copied());
+        let error = Config::from_env(&env).map(drop).unwrap_err();
+        let mistakes = error.mistakes().iter();
+        mistakes.map(|mistake| mistake.name.clone()).collect()
+    }
+
     #[test]
     fn every_mistake_is_reported_at_once() {
-        let env = Env::from_pairs([
+        let wrong = [
+            ("OPENMETER_TRIGGER", "kafka"),
             ("OPENMETER_CLICKHOUSE_ADDRESS", "ftp://x"),
             ("OPENMETER_DEDUP_WINDOW", "soon"),
-        ]);
-        let error = Config::from_env(&env).map(drop).unwrap_err();
-        let names: Vec<_> = error
-            .mistakes()
-            .iter()
-            .map(|mistake| mistake.name.as_str())
-            .collect();
-        for name in [
+            ("OPENMETER_PROCESS_IN_FLIGHT", "1MiB"),
+        ];
+        let expected = [
             "OPENMETER_METERS",
             "OPENMETER_KAFKA_BROKER",
-            "OPENMETER_TRIGGER",
+            "OPENMETER_PROCESS_IN_FLIGHT",
             "OPENMETER_CLICKHOUSE_ADDRESS",
             "OPENMETER_VALKEY_URL",
             "OPENMETER_DEDUP_WINDOW",
-        ] {
-            assert!(names.contains(&name), "{name} in {names:?}");
-        }
+        ];
+        assert_eq!(mistakes(&wrong), expected);
+    }
+
+    #[test]
+    fn push_needs_no_kafka() {
+        assert_eq!(mistakes(&[]), ["OPENMETER_METERS", "OPENMETER_VALKEY_URL"]);
+        let needed = [
+            ("OPENMETER_METERS", "meters.yaml"),
+            ("OPENMETER_VALKEY_URL", "redis://a"),
+        ];
+        let config = Config::from_env(&Env::from_pairs(needed)).unwrap();
+        assert!(config.kafka.is_none() && config.trigger == Trigger::Http);
     }
 }

@@ -11,7 +11,7 @@ use model::{
 static UNTIMELY: LazyLock<String> = LazyLock::new(|| Invalid::TimeOutOfRange.to_string());
 
 /// An event with what it claims and what it would add.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Prepared {
     pub(crate) event: UsageEvent,
     pub(crate) claim: Claim,
@@ -72,6 +72,11 @@ impl Prepared {
     pub(crate) fn usage_at(&self, time: i64) -> impl Iterator<Item = &Usage> {
         let takes = move |usage: &&Usage| is_countable(time) && usage.meter.takes(time);
         self.usage.iter().filter(takes)
+    }
+
+    /// Returns whether it adds to any meter at its own time.
+    pub(crate) fn adds(&self) -> bool {
+        self.usage_at(self.claim.seen.time).next().is_some()
     }
 
     /// Returns why a meter, or every one, cannot use it at its own time.

@@ -7,13 +7,10 @@ use std::{future::Future, time::Duration};
 
 use ledger::Judged;
 use runtime::CancellationToken;
-use stream::{Batch, Consumer, Graves, KafkaConfig};
+use stream::{Batch, BatchLimits, Consumer, DeadRecord, DecodeError, KafkaConfig};
 use tokio::pin;
 
-use crate::{batch::Process, config::Config, prepare::Prepared};
-
-/// Bytes of dead records that may be under way at a time.
-const DEAD_BUDGET: usize = 16 << 20;
+use crate::{batch::Process, dead::Dead, prepare::Prepared};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -25,34 +22,26 @@ struct InHand {
     judged: Judged,
 }
 
-struct Pull {
-    process: Process,
-    config: Config,
-    graves: Graves,
-    stop: CancellationToken,
+/// Takes batches from a consumer group and counts them.
+pub(crate) struct Pull {
+    pub(crate) process: Process,
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) group: String,
+    pub(crate) limits: BatchLimits,
+    pub(crate) dead: Dead,
+    pub(crate) stop: CancellationToken,
 }
 
-/// Counts what the topic has and gets, until `stop`.
-pub(crate) async fn pull(
-    process: Process,
-    config: Config,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let graves = Graves::connect(&config.kafka, DEAD_BUDGET)?;
-    let pull = Pull {
-        process,
-        config,
-        graves,
-        stop,
-    };
+/// Counts what the topic has and gets, until told to stop.
+pub(crate) async fn pull(pull: Pull) -> anyhow::Result<()> {
     if pull
-        .until_done("create the topics", || create_topics(&pull.config.kafka))
+        .until_done("create the topics", || create_topics(&pull.kafka))
         .await
         .is_none()
     {
         return Ok(());
     }
-    let mut consumer = Consumer::connect(&pull.config.kafka, &pull.config.group)?;
+    let mut consumer = Consumer::connect(&pull.kafka, &pull.group)?;
     let ended = pull.run(&mut consumer).await;
     consumer.close().await;
     ended
@@ -65,13 +54,9 @@ async fn create_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
 impl Pull {
     async fn run(&self, consumer: &mut Consumer) -> anyhow::Result<()> {
         // Readiness tells people; a consumer has nobody who would wait for it.
-        let check = || async { Ok(self.process.registry().check().await?) };
-        if self.until_done("use valkey", check).await.is_none() {
-            return Ok(());
-        }
-        let migrate = || async { Ok(self.process.store().migrate().await?) };
+        let prepare = || async { Ok(self.process.prepare().await?) };
         if self
-            .until_done("migrate the tables", migrate)
+            .until_done("use valkey and the tables", prepare)
             .await
             .is_none()
         {
@@ -83,7 +68,7 @@ impl Pull {
                 Some(in_hand) => in_hand,
                 None => tokio::select! {
                     () = self.stop.cancelled() => return Ok(()),
-                    batch = consumer.next_batch(self.config.limits) => match self.take(batch?).await? {
+                    batch = consumer.next_batch(self.limits) => match self.take(batch?).await? {
                         Some(in_hand) => in_hand,
                         None => return Ok(()),
                     },
@@ -95,7 +80,7 @@ impl Pull {
             // this one's offsets do not wait for a next one that may be long in coming.
             let written = tokio::select! {
                 written = &mut writing => written,
-                batch = consumer.next_batch(self.config.limits) => {
+                batch = consumer.next_batch(self.limits) => {
                     let (written, taken) = tokio::join!(writing, self.take(batch?));
                     next = taken?;
                     written
@@ -112,16 +97,13 @@ impl Pull {
         }
     }
 
-    /// Applies the meters, on a thread of its own since it is the work of a core, and
-    /// finds out who was first; `None` when told to stop before that was known.
+    /// Applies the meters and finds out who was first; `None` when told to stop before that
+    /// was known.
     async fn take(&self, mut batch: Batch) -> anyhow::Result<Option<InHand>> {
-        let catalog = self.process.meters().current();
-        let events = std::mem::take(&mut batch.events);
-        let prepare = move || -> Vec<_> {
-            let prepare = |event| Prepared::new(&catalog, event);
-            events.into_iter().map(prepare).collect()
-        };
-        let prepared = tokio::task::spawn_blocking(prepare).await?;
+        let prepared = self
+            .process
+            .apply(std::mem::take(&mut batch.events))
+            .await?;
         let judge = || async { Ok(self.process.judge(&prepared).await?) };
         let judged = self.until_done("judge a batch", judge).await;
         Ok(judged.map(|judged| InHand {
@@ -133,33 +115,26 @@ impl Pull {
 
     /// Writes a batch and buries its dead; `None` when told to stop before it was done.
     async fn write(&self, in_hand: &InHand) -> Option<()> {
-        let write = || async {
-            Ok(self
-                .process
-                .write(&in_hand.prepared, &in_hand.judged)
-                .await?)
-        };
-        self.until_done("write a batch", write).await?;
-        self.until_done("bury dead records", || self.bury(&in_hand.batch))
-            .await
-    }
-
-    async fn bury(&self, batch: &Batch) -> anyhow::Result<()> {
-        let kafka = &self.config.kafka;
-        if batch.dead.is_empty() {
-            return Ok(());
+        let InHand {
+            batch,
+            prepared,
+            judged,
+        } = in_hand;
+        let write = || async { Ok(self.process.write(prepared, judged).await?) };
+        let unstorable = self.until_done("write a batch", write).await?;
+        let unstorable: Vec<DeadRecord> = unstorable
+            .into_iter()
+            .map(|unstorable| {
+                let event = &prepared[unstorable.index].event;
+                let reason = DecodeError::whole(unstorable.to_string());
+                batch.dead_record(unstorable.index, event, reason)
+            })
+            .collect();
+        for records in [&batch.dead, &unstorable] {
+            let bury = || self.dead.bury(&self.kafka.topic, records);
+            self.until_done("bury dead records", bury).await?;
         }
-        for record in &batch.dead {
-            tracing::warn!(
-                partition = record.partition,
-                offset = record.offset,
-                reason = %record.reason,
-                "a record is no CloudEvent"
-            );
-        }
-        self.graves.bury(&kafka.topic, &batch.dead).await?;
-        metrics::counter!("openmeter_events_dead_total").increment(batch.dead.len() as u64);
-        Ok(())
+        Some(())
     }
 
     /// Tries until it is done: whoever is away comes back, and nothing here is to be

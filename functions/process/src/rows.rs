@@ -66,6 +66,26 @@ impl<'a> Rows<'a> {
         verdict
     }
 
+    /// Adds what is kept of a winner that cannot be stored as it would count: the event, with
+    /// the reason, so that it is listed as what it is.
+    pub(crate) fn add_unstorable(
+        &mut self,
+        prepared: &'a Prepared,
+        winner: &Seen,
+        stored_at: i64,
+        reason: &'a str,
+    ) {
+        if prepared.claim.against(winner) == Verdict::First {
+            let at = At {
+                time: winner.time,
+                ingested_at: winner.ingested_at,
+                stored_at,
+                is_deleted: false,
+            };
+            self.put_event(prepared, at, State::Invalid, reason);
+        }
+    }
+
     /// Puts the event where it is counted, with what it adds there: not at its own time,
     /// if it repeats another.
     fn put(&mut self, prepared: &'a Prepared, at: At) {

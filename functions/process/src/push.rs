@@ -1,0 +1,169 @@
+//! Push: each request brings one event, and those in flight together are counted as one batch.
+//!
+//! While a block is written the next one gathers, so a block has as many events as there are
+//! requests in the time that one takes: none waits for others to come. A request is answered
+//! when ClickHouse has its event, and a client that is gone by then changes nothing.
+//!
+//! Nobody promises an order here: deliveries of one identity can overtake each other, and be in
+//! two instances at once. Whichever the registry is asked about first wins, and what was said of
+//! all others holds: the identity is counted once in a window. Two things differ from the log's
+//! order, and only if the deliveries differ: which of them it is that is counted (its time, or
+//! its content), and, where an identity is sent anew more than a window after its first delivery
+//! and once more in between, whether the last one still repeats the one in between.
+
+use std::{sync::Arc, time::Duration};
+
+use model::UsageEvent;
+use stream::BatchLimits;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{Process, Unstorable};
+
+/// How long a request waits for its answer: less than any delivery timeout of Knative's, so
+/// that it is we who say "later".
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Why an event was not counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// As much as memory is for is under way.
+    #[error("too many events are under way")]
+    Busy,
+    /// Valkey or ClickHouse is away, or slow.
+    #[error("the event could not be counted yet")]
+    Later,
+    /// It can never be counted.
+    #[error("{0}")]
+    Dead(Unstorable),
+}
+
+/// An event that waits for its block.
+struct Waiting {
+    event: UsageEvent,
+    size: usize,
+    answer: oneshot::Sender<Result<(), PushError>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Counts events that come one by one. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Push {
+    queue: mpsc::UnboundedSender<Waiting>,
+    // Bytes that may be under way.
+    budget: Arc<Semaphore>,
+}
+
+impl Push {
+    /// Starts to count, in blocks of at most `limits`, with at most `in_flight` bytes of events
+    /// in memory.
+    pub(crate) fn start(process: Process, limits: BatchLimits, in_flight: usize) -> Self {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        tokio::spawn(count_all(process, limits, waiting));
+        Self {
+            queue,
+            budget: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Takes a place for an event of `size` bytes, to be held from before its body is read.
+    pub(crate) fn reserve(&self, size: usize) -> Result<OwnedSemaphorePermit, PushError> {
+        let size = u32::try_from(size).map_err(|_| PushError::Busy)?;
+        let budget = Arc::clone(&self.budget);
+        budget
+            .try_acquire_many_owned(size)
+            .map_err(|_| PushError::Busy)
+    }
+
+    /// Counts an event, and returns when ClickHouse has it.
+    pub(crate) async fn count(
+        &self,
+        event: UsageEvent,
+        place: OwnedSemaphorePermit,
+    ) -> Result<(), PushError> {
+        let (answer, answered) = oneshot::channel();
+        let waiting = Waiting {
+            event,
+            size: place.num_permits(),
+            answer,
+            _place: place,
+        };
+        self.queue.send(waiting).map_err(|_| PushError::Later)?;
+        // A block that failed drops its answers.
+        answered.await.unwrap_or(Err(PushError::Later))
+    }
+}
+
+/// Counts block after block until nobody can bring an event any more.
+async fn count_all(
+    process: Process,
+    limits: BatchLimits,
+    mut waiting: mpsc::UnboundedReceiver<Waiting>,
+) {
+    while let Some(block) = gather(&mut waiting, limits).await {
+        // A task of its own, so that a panic fails one block and not all that come after it.
+        let counted = tokio::spawn(count_block(process.clone(), block)).await;
+        if let Err(error) = counted {
+            tracing::error!(%error, "a block was not counted");
+        }
+    }
+}
+
+/// Waits for an event and takes it with all that wait already.
+async fn gather(
+    waiting: &mut mpsc::UnboundedReceiver<Waiting>,
+    limits: BatchLimits,
+) -> Option<Vec<Waiting>> {
+    let mut block = Vec::new();
+    let mut bytes = 0;
+    let mut next = waiting.recv().await?;
+    loop {
+        // Nobody waits for it any more: it comes again, and its work is spared.
+        if !next.answer.is_closed() {
+            bytes += next.size;
+            block.push(next);
+        }
+        if block.len() >= limits.records || bytes >= limits.bytes {
+            return Some(block);
+        }
+        match waiting.try_recv() {
+            Ok(another) => next = another,
+            Err(_) => return Some(block),
+        }
+    }
+}
+
+async fn count_block(process: Process, block: Vec<Waiting>) {
+    if block.is_empty() {
+        return;
+    }
+    let (events, answers): (Vec<_>, Vec<_>) = block
+        .into_iter()
+        .map(|waiting| (waiting.event, (waiting.answer, waiting._place)))
+        .unzip();
+    let unstorable = match timeout(ANSWER_WITHIN, process.count(events)).await {
+        Ok(Ok(unstorable)) => unstorable,
+        Ok(Err(error)) => return failed(error.into(), answers.len()),
+        Err(elapsed) => return failed(elapsed.into(), answers.len()),
+    };
+    let mut results: Vec<_> = answers.iter().map(|_| Ok(())).collect();
+    for unstorable in unstorable {
+        let index = unstorable.index;
+        results[index] = Err(PushError::Dead(unstorable));
+    }
+    for ((answer, _place), result) in answers.into_iter().zip(results) {
+        // Whoever went away meanwhile sends it again, and finds it counted.
+        answer.send(result).ok();
+    }
+}
+
+fn failed(error: anyhow::Error, events: usize) {
+    metrics::counter!("openmeter_process_retries_total", "step" => "count a block").increment(1);
+    tracing::warn!(
+        error = format!("{error:#}"),
+        events,
+        "cannot count a block yet"
+    );
+}

@@ -1,0 +1,121 @@
+//! HTTP in and out: one event a request from Knative, a batch of records from Lambda.
+//!
+//! What can never succeed is 400, which has a KafkaSource bury it at once. Everything else is
+//! 503 or 429: it comes again.
+
+use axum::{
+    Router,
+    body::{Bytes, HttpBody as _},
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State, rejection::BytesRejection},
+    http::StatusCode,
+    routing::post,
+};
+use jiff::Timestamp;
+use runtime::Problem;
+use stream::http::decode_record;
+use tokio::time::timeout;
+
+use crate::{
+    lambda::Lambda,
+    push::{ANSWER_WITHIN, Push, PushError},
+};
+
+/// How large the data of an event may be: more than ingest takes and Kafka keeps.
+const EVENT_LIMIT: usize = 4 << 20;
+
+/// What an event takes of the budget beside its bytes.
+const EVENT_OVERHEAD: usize = 2 << 10;
+
+/// More than the 6 MB that Lambda invokes a function with.
+const RECORDS_LIMIT: usize = 8 << 20;
+
+/// Returns the route that a KafkaSource delivers to.
+pub(crate) fn knative(push: Push) -> Router {
+    Router::new()
+        .route("/", post(take_event))
+        .layer(DefaultBodyLimit::max(EVENT_LIMIT))
+        .with_state(push)
+}
+
+/// Returns the route at which the records of an event source mapping arrive.
+pub(crate) fn lambda(lambda: Lambda) -> Router {
+    Router::new()
+        .route("/events", post(take_records))
+        .layer(DefaultBodyLimit::max(RECORDS_LIMIT))
+        .with_state(lambda)
+}
+
+/// Answers with 204 and no body: Knative takes a body for an event.
+async fn take_event(State(push): State<Push>, request: Request) -> Result<StatusCode, Problem> {
+    match timeout(ANSWER_WITHIN, take(&push, request)).await {
+        Ok(taken) => taken.map(|()| StatusCode::NO_CONTENT),
+        Err(_) => Err(problem(PushError::Later)),
+    }
+}
+
+async fn take(push: &Push, request: Request) -> Result<(), Problem> {
+    let place = push.reserve(size(&request)?).map_err(problem)?;
+    let headers = request.headers().clone();
+    let body = Bytes::from_request(request, &()).await.map_err(unread)?;
+    let event = decode_record(&headers, &body, Timestamp::now()).map_err(|error| {
+        count_dead();
+        Problem::bad_request(error.to_string())
+    })?;
+    drop((headers, body));
+    push.count(event, place).await.map_err(problem)
+}
+
+/// Returns what the event takes of the budget. One that does not say its length may be as long
+/// as any.
+fn size(request: &Request) -> Result<usize, Problem> {
+    let claimed = request.body().size_hint().upper();
+    let body = claimed.map_or(Ok(EVENT_LIMIT), usize::try_from);
+    let Some(body) = body.ok().filter(|body| *body <= EVENT_LIMIT) else {
+        return Err(too_large());
+    };
+    let headers = request.headers().iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len());
+    Ok(EVENT_OVERHEAD + headers.sum::<usize>() + body)
+}
+
+fn unread(rejection: BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        // It broke off on its way.
+        _ => problem(PushError::Later),
+    }
+}
+
+fn too_large() -> Problem {
+    count_dead();
+    Problem::bad_request(format!("the event has more than {EVENT_LIMIT} bytes"))
+}
+
+fn problem(error: PushError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        PushError::Busy => Problem::too_many_requests(detail).retry_after(1),
+        PushError::Later => Problem::unavailable(detail).retry_after(1),
+        PushError::Dead(_) => {
+            count_dead();
+            Problem::bad_request(detail)
+        }
+    }
+}
+
+fn count_dead() {
+    metrics::counter!("openmeter_events_dead_total").increment(1);
+}
+
+async fn take_records(
+    State(lambda): State<Lambda>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    match lambda.count(&body?).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "records are not counted yet");
+            Err(problem(PushError::Later))
+        }
+    }
+}
