@@ -8,7 +8,7 @@ use tests::demo::{self, Options};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match demo::main(Options::parse()).await {
+    match Box::pin(demo::main(Options::parse())).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("demo: {error:#}");

@@ -8,9 +8,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    functions::Function,
     names::sql,
     rows::{Key, Numbers, Rows},
+    runner::Runner,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ impl Usage {
 }
 
 /// Asks query for everything that the oracle knows.
-pub(super) async fn all(http: &reqwest::Client, query: &Function) -> anyhow::Result<Rows> {
+pub(super) async fn all(http: &reqwest::Client, api: &str) -> anyhow::Result<Rows> {
     let mut rows = Rows::new();
     for meter in METERS {
         let groups = meter
@@ -115,7 +115,7 @@ pub(super) async fn all(http: &reqwest::Client, query: &Function) -> anyhow::Res
             .iter()
             .map(|name| format!("&groupBy={name}"))
             .collect::<String>();
-        for usage in ask(http, query, &meter, &format!("groupBy=subject{groups}")).await? {
+        for usage in ask(http, api, &meter, &format!("groupBy=subject{groups}")).await? {
             put(
                 &mut rows,
                 Key::new(&meter.by_group(), usage.groups(&meter)),
@@ -125,7 +125,7 @@ pub(super) async fn all(http: &reqwest::Client, query: &Function) -> anyhow::Res
         if meter.is_quantiles {
             continue;
         }
-        for usage in ask(http, query, &meter, "").await? {
+        for usage in ask(http, api, &meter, "").await? {
             put(&mut rows, Key::new(&meter.in_total(), Vec::new()), &usage)?;
         }
         let day = format!("windowSize=DAY&windowTimeZone={ZONE}");
@@ -133,7 +133,7 @@ pub(super) async fn all(http: &reqwest::Client, query: &Function) -> anyhow::Res
             (meter.by_hour(), "windowSize=HOUR"),
             (meter.by_day(ZONE), &day),
         ] {
-            for usage in ask(http, query, &meter, question).await? {
+            for usage in ask(http, api, &meter, question).await? {
                 put(
                     &mut rows,
                     Key::new(&table, vec![usage.window_start.to_string()]),
@@ -158,11 +158,11 @@ fn put(rows: &mut Rows, key: Key, usage: &Usage) -> anyhow::Result<()> {
 
 async fn ask(
     http: &reqwest::Client,
-    query: &Function,
+    api: &str,
     meter: &Meter,
     question: &str,
 ) -> anyhow::Result<Vec<Usage>> {
-    let url = query.url(&format!("/api/v1/meters/{}/query?{question}", meter.slug));
+    let url = format!("{api}/api/v1/meters/{}/query?{question}", meter.slug);
     Ok(json::<Answer>(http, &url).await?.data)
 }
 
@@ -178,14 +178,24 @@ async fn get(http: &reqwest::Client, url: &str) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// A function's metrics at one moment.
+/// Returns what the processes of a function count, each from its own start.
+pub(super) async fn metrics(
+    http: &reqwest::Client,
+    runner: &Runner,
+    function: &str,
+) -> anyhow::Result<Vec<Metrics>> {
+    let status = runner.status().await?;
+    let urls = status
+        .instances(function)
+        .map(|instance| format!("http://127.0.0.1:{}/metrics", instance.port));
+    let texts = futures::future::try_join_all(urls.map(|url| async move { get(http, &url).await }));
+    Ok(texts.await?.into_iter().map(Metrics).collect())
+}
+
+/// A process's metrics at one moment.
 pub(super) struct Metrics(String);
 
 impl Metrics {
-    pub(super) async fn of(http: &reqwest::Client, function: &Function) -> anyhow::Result<Self> {
-        get(http, &function.url("/metrics")).await.map(Self)
-    }
-
     /// Returns the sum of a counter over all its labels.
     pub(super) fn sum(&self, name: &str) -> u64 {
         self.by(name, None).into_values().sum()
@@ -211,6 +221,18 @@ impl Metrics {
         }
         counts
     }
+}
+
+/// Returns what process made of its events, by outcome.
+pub(super) fn outcomes(processes: &[Metrics]) -> BTreeMap<String, u64> {
+    let mut sum = BTreeMap::new();
+    for metrics in processes {
+        let counts = metrics.by("openmeter_events_processed_total", Some("outcome"));
+        for (outcome, count) in counts {
+            *sum.entry(outcome).or_default() += count;
+        }
+    }
+    sum
 }
 
 /// Returns how many events are kept, by what became of them.

@@ -1,8 +1,8 @@
-//! What Kafka still holds for process: nothing once everything accepted is stored, since
-//! offsets are committed after the rows are written. Unlike a process's counters, they survive
+//! What Kafka still holds for the functions: nothing once everything accepted is stored, since
+//! offsets are committed after an event has gone on. Unlike a function's counters, they survive
 //! it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use rdkafka::{
@@ -11,70 +11,85 @@ use rdkafka::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::names::Names;
+use super::{dead, names::Names, options::Mode};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(50);
 
-/// Looks at a topic and a group, as no member of it.
+/// Looks at topics and groups, as no member of them.
 #[derive(Clone)]
 pub(super) struct Backlog {
+    // In the order in which an event passes them: one that has left the first before that is
+    // looked at is seen in the next.
+    stages: Vec<Stage>,
+    dead_topics: [String; 2],
+}
+
+/// A topic as one group has it before it.
+#[derive(Clone)]
+struct Stage {
     client: Arc<BaseConsumer>,
     topic: String,
-    dead_topic: String,
 }
 
 impl Backlog {
-    pub(super) fn connect(brokers: &str, names: &Names) -> anyhow::Result<Self> {
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", &names.group)
-            .set("enable.auto.commit", "false")
-            .create()?;
+    pub(super) fn connect(brokers: &str, names: &Names, mode: Mode) -> anyhow::Result<Self> {
+        let stage = |topic: &str, group: &str| {
+            let client: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", brokers)
+                .set("group.id", group)
+                .set("enable.auto.commit", "false")
+                .create()?;
+            anyhow::Ok(Stage {
+                client: Arc::new(client),
+                topic: topic.to_owned(),
+            })
+        };
+        let mut stages = vec![stage(&names.broker_topic(), &names.trigger_group())?];
+        if mode.pushes() {
+            stages.push(stage(&names.topic, &names.push_group)?);
+        }
+        if mode.pulls() {
+            stages.push(stage(&names.topic, &names.pull_group)?);
+        }
         Ok(Self {
-            client: Arc::new(client),
-            topic: names.topic.clone(),
-            dead_topic: names.dead_topic.clone(),
+            stages,
+            dead_topics: [names.ingest_dead_topic.clone(), names.dead_topic.clone()],
         })
     }
 
-    /// Returns how many records the group has not committed.
+    /// Returns how many deliveries are to come, as far as the groups have committed: of what
+    /// the broker has, the one to ingest and then one in each further stage.
     pub(super) async fn left(&self) -> anyhow::Result<u64> {
-        self.blocking(|backlog| {
-            let ends = backlog.ends(&backlog.topic)?;
-            let mut asked = TopicPartitionList::new();
-            for (partition, ..) in &ends {
-                asked.add_partition(&backlog.topic, *partition);
+        let left = |backlog: &Self| {
+            let mut left = 0;
+            for (place, stage) in backlog.stages.iter().enumerate() {
+                let deliveries = if place == 0 { backlog.stages.len() } else { 1 };
+                left += stage.left()? * deliveries as u64;
             }
-            let committed = backlog.client.committed_offsets(asked, TIMEOUT)?;
-            let left = ends.into_iter().map(|(partition, first, end)| {
-                let committed = committed
-                    .find_partition(&backlog.topic, partition)
-                    .map(|found| found.offset());
-                let done = if let Some(Offset::Offset(next)) = committed {
-                    next
-                } else {
-                    first
-                };
-                u64::try_from(end - done).unwrap_or_default()
-            });
-            Ok(left.sum())
-        })
-        .await
-        .context("ask kafka for the backlog")
+            Ok(left)
+        };
+        self.blocking(left)
+            .await
+            .context("ask kafka for the backlog")
     }
 
-    /// Returns how many records were put aside because they are no events.
-    pub(super) async fn dead(&self) -> anyhow::Result<u64> {
-        self.blocking(|backlog| {
-            let ends = backlog.ends(&backlog.dead_topic)?;
-            Ok(ends
-                .into_iter()
-                .map(|(_, first, end)| u64::try_from(end - first).unwrap_or_default())
-                .sum())
-        })
-        .await
-        .context("ask kafka for dead records")
+    /// Returns how many dead letters there are, by cause.
+    pub(super) async fn dead(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let read = |backlog: &Self| {
+            let client = &backlog.stages[0].client;
+            let mut causes = BTreeMap::new();
+            for topic in &backlog.dead_topics {
+                let ends = ends(client, topic)?;
+                for cause in dead::causes(client, topic, &ends)? {
+                    *causes.entry(cause).or_default() += 1;
+                }
+            }
+            Ok(causes)
+        };
+        self.blocking(read)
+            .await
+            .context("ask kafka for dead letters")
     }
 
     /// Waits until nothing is left; an error if it does not get less for as long as `patience`.
@@ -94,26 +109,10 @@ impl Backlog {
                 (least, since) = (left, Instant::now());
             }
             if since.elapsed() > patience {
-                bail!("process has worked nothing off for {patience:?}; {left} events are left");
+                bail!("nothing was worked off for {patience:?}; {left} deliveries are left");
             }
             sleep(POLL).await;
         }
-    }
-
-    /// Returns each partition's first and next offset; none for a topic that is not there.
-    fn ends(&self, topic: &str) -> anyhow::Result<Vec<(i32, i64, i64)>> {
-        // All topics: asking for one by name may create it.
-        let metadata = self.client.fetch_metadata(None, TIMEOUT)?;
-        let Some(topic) = metadata.topics().iter().find(|known| known.name() == topic) else {
-            return Ok(Vec::new());
-        };
-        let ends = topic.partitions().iter().map(|partition| {
-            let (first, end) =
-                self.client
-                    .fetch_watermarks(topic.name(), partition.id(), TIMEOUT)?;
-            Ok((partition.id(), first, end))
-        });
-        ends.collect()
     }
 
     async fn blocking<T: Send + 'static>(
@@ -123,4 +122,50 @@ impl Backlog {
         let backlog = self.clone();
         tokio::task::spawn_blocking(move || ask(&backlog)).await?
     }
+}
+
+impl Stage {
+    fn left(&self) -> anyhow::Result<u64> {
+        let ends = ends(&self.client, &self.topic)?;
+        let mut asked = TopicPartitionList::new();
+        for End { partition, .. } in &ends {
+            asked.add_partition(&self.topic, *partition);
+        }
+        let committed = self.client.committed_offsets(asked, TIMEOUT)?;
+        let left = ends.into_iter().map(|end| {
+            let committed = committed.find_partition(&self.topic, end.partition);
+            let done = match committed.map(|found| found.offset()) {
+                Some(Offset::Offset(next)) => next,
+                _ => end.first,
+            };
+            u64::try_from(end.next - done).unwrap_or_default()
+        });
+        Ok(left.sum())
+    }
+}
+
+/// The offsets of a partition's first record and of the next one.
+pub(super) struct End {
+    pub(super) partition: i32,
+    pub(super) first: i64,
+    pub(super) next: i64,
+}
+
+/// Returns each partition's end; none for a topic that is not there.
+fn ends(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<End>> {
+    // All topics: asking for one by name may create it.
+    let metadata = client.fetch_metadata(None, TIMEOUT)?;
+    let Some(topic) = metadata.topics().iter().find(|known| known.name() == topic) else {
+        return Ok(Vec::new());
+    };
+    let ends = topic.partitions().iter().map(|partition| {
+        let partition = partition.id();
+        let (first, next) = client.fetch_watermarks(topic.name(), partition, TIMEOUT)?;
+        Ok(End {
+            partition,
+            first,
+            next,
+        })
+    });
+    ends.collect()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     oracle::Expected,
     report::{Figures, grouped},
+    status,
 };
 
 /// One line of the counts: what it is, ours, the oracle's, and where such events end.
@@ -38,6 +39,9 @@ pub(super) fn counts(expected: &Expected, figures: &Figures) -> (String, bool) {
         let Count { what, place, .. } = count;
         text += &format!("{what:<10} {ours:>12} {oracle:>12} {mark:<1} {place}\n");
     }
+    for (cause, count) in &figures.dead {
+        text += &format!("dead: {} in {cause}\n", grouped(*count));
+    }
     text += &format!("refused, by reason: {}\n", listed(&expected.refused));
     text += &format!(
         "invalid, by reason: {}\n",
@@ -56,8 +60,11 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
     let statuses = statuses.collect::<Vec<_>>().join(", ");
     // A request that was sent again may have been taken twice, and a killed process has lost
     // its count. Everything else is to be exact even then.
-    let repeats_are_known = figures.kills == 0 && tally.retries == 0;
-    let repeats = figures.outcomes.get("repeat").copied().unwrap_or_default();
+    let outcomes = figures.outcomes.as_ref();
+    let outcomes = outcomes.filter(|_| figures.kills == 0 && tally.retries == 0);
+    let repeats = outcomes.map(|all| all.get("repeat").copied().unwrap_or_default());
+    let restarts = status::lives(&figures.lives);
+    let restarts = restarts.values().map(|life| life.restarts).sum::<u64>();
     let refusals = expected.refused.values().sum::<u64>() * passes;
     let count = |what, ours: u64, oracle, place: &str| Count {
         what,
@@ -104,7 +111,7 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
         ),
         Count {
             what: "repeats",
-            ours: repeats_are_known.then_some(repeats),
+            ours: repeats,
             oracle: accepted - expected.distinct - conflicts * passes,
             place: "nowhere: each is the row that was there".to_owned(),
         },
@@ -116,10 +123,16 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
         },
         count(
             "dead",
-            figures.dead,
+            figures.dead.values().sum(),
             0,
-            "in the topic of records that are no events",
+            "in the topics of dead letters",
         ),
+        Count {
+            what: "crashes",
+            ours: (figures.kills == 0).then_some(restarts),
+            oracle: 0,
+            place: "of functions that nobody killed".to_owned(),
+        },
     ]
 }
 

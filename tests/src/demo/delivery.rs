@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hash, Hasher as _},
 };
 
 use serde_json::value::RawValue;
@@ -35,14 +35,17 @@ impl Delivery {
         &self.line
     }
 
-    /// Returns the same number for the same identity. What has none stands alone.
-    pub(super) fn lane(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        match (self.text("source"), self.text("id")) {
-            (Some(source), Some(id)) => (source, id).hash(&mut hasher),
-            _ => self.line.hash(&mut hasher),
-        }
-        hasher.finish()
+    /// Returns the same number for the same identity; nothing for what has none.
+    pub(super) fn identity(&self) -> Option<u64> {
+        let (source, id) = (self.text("source")?, self.text("id")?);
+        Some(hashed(&(source, id)))
+    }
+
+    /// Returns the same number only for what says the same: time, type, subject and data, to
+    /// the byte.
+    pub(super) fn says(&self) -> u64 {
+        let member = |name| Some(self.members.as_ref()?.get(name)?.get());
+        hashed(&["time", "type", "subject", "data", "data_base64"].map(member))
     }
 
     /// Says whether it has the attributes of an event. What has not can be no part of a batch:
@@ -83,6 +86,12 @@ impl Delivery {
         let value = self.members.as_ref()?.get(name)?.get();
         serde_json::from_str::<String>(value).ok().map(Cow::Owned)
     }
+}
+
+fn hashed(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Percent-encodes what the HTTP binding wants encoded: all but visible ASCII, `"` and `%`.
@@ -151,10 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_has_one_lane_however_it_is_written() {
+    fn an_identity_is_the_same_however_it_is_written() {
         let one = delivery(r#"{"id":"a","source":"s","data":1}"#);
         let again = delivery(r#"{"source":"\u0073","data":2, "id":"a"}"#);
-        assert_eq!(one.lane(), again.lane());
-        assert_ne!(one.lane(), delivery(r#"{"id":"a","source":"t"}"#).lane());
+        let other = delivery(r#"{"id":"a","source":"t","data":1}"#);
+        assert_eq!(one.identity(), again.identity());
+        assert_ne!(one.identity(), other.identity());
+        assert_ne!(one.says(), again.says());
+        assert_eq!(one.says(), other.says());
+        assert_eq!(delivery(r#"{"id":"a"}"#).identity(), None);
     }
 }

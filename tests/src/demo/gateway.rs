@@ -1,12 +1,11 @@
-//! The gateway: posts the traffic to ingest as one in production would.
+//! The gateway: posts the traffic as one in production would.
 //!
-//! Single events in binary and in structured mode and batches take turns on each connection. The
-//! lines of one identity go over one connection, in the file's order, since the first of them
-//! must win. What ingest cannot take now is sent again later; what it refuses is counted.
+//! On each connection single events in binary and in structured mode, which go to the broker,
+//! and batches, which a broker does not take and which go to the API, take turns. What cannot be
+//! taken now is sent again later; what is refused is counted.
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -14,14 +13,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use reqwest::{RequestBuilder, StatusCode, header::RETRY_AFTER};
 use serde::Deserialize;
-use tokio::{
-    fs::File,
-    io::{AsyncBufReadExt as _, BufReader},
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::{sync::mpsc, time::sleep};
 
-use super::delivery::Delivery;
+use super::{delivery::Delivery, waves::Waves};
 
 /// Events of a batch.
 const BATCH: usize = 100;
@@ -34,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What ingest said to the lines of a file.
+/// What was said to the lines of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) accepted: u64,
@@ -43,6 +37,8 @@ pub(super) struct Tally {
     pub(super) requests: u64,
     /// Requests that were sent again, because the answer said later or did not come.
     pub(super) retries: u64,
+    /// How long it took.
+    pub(super) posting: Duration,
 }
 
 impl Tally {
@@ -50,6 +46,7 @@ impl Tally {
         self.accepted += other.accepted;
         self.requests += other.requests;
         self.retries += other.retries;
+        self.posting += other.posting;
         for (status, count) in &other.refused {
             *self.refused.entry(*status).or_default() += count;
         }
@@ -63,16 +60,19 @@ impl Tally {
 /// Posts files. How far it is can be seen from outside.
 pub(super) struct Gateway {
     http: reqwest::Client,
-    url: String,
+    broker: String,
+    api: String,
     workers: u16,
     posted: AtomicU64,
 }
 
 impl Gateway {
-    pub(super) fn new(http: reqwest::Client, url: String, workers: u16) -> Self {
+    /// Returns a gateway that posts to the URL of a broker and to the base of the API.
+    pub(super) fn new(http: reqwest::Client, broker: String, api: &str, workers: u16) -> Self {
         Self {
             http,
-            url,
+            broker,
+            api: format!("{api}/api/v1/events"),
             workers,
             posted: AtomicU64::new(0),
         }
@@ -83,57 +83,38 @@ impl Gateway {
         self.posted.load(Ordering::Relaxed)
     }
 
-    /// Posts the lines of a file and returns when all are answered. It goes no further than the
-    /// line that `gate` names.
-    pub(super) async fn post(
-        &self,
-        file: &Path,
-        gate: watch::Receiver<u64>,
-    ) -> anyhow::Result<Tally> {
+    /// Posts the deliveries of a wave and returns when all are answered.
+    pub(super) async fn post(&self, wave: &mut Waves<'_>) -> anyhow::Result<Tally> {
         let (lanes, workers): (Vec<_>, Vec<_>) = (0..self.workers)
             .map(|_| {
                 let (lane, lines) = mpsc::channel(QUEUE);
-                (
-                    lane,
-                    Connection {
-                        gateway: self,
-                        lines,
-                        tally: Tally::default(),
-                    }
-                    .work(),
-                )
+                let connection = Connection {
+                    gateway: self,
+                    lines,
+                    tally: Tally::default(),
+                };
+                (lane, connection.work())
             })
             .unzip();
-        let (tallies, ()) = futures::future::try_join(
-            futures::future::try_join_all(workers),
-            read(file, lanes, gate),
-        )
-        .await?;
-        let mut sum = Tally::default();
+        let began = Instant::now();
+        let workers = futures::future::try_join_all(workers);
+        let (tallies, ()) = futures::future::try_join(workers, deal(wave, lanes)).await?;
+        let mut sum = Tally {
+            posting: began.elapsed(),
+            ..Tally::default()
+        };
         tallies.iter().for_each(|tally| sum.add(tally));
         Ok(sum)
     }
 }
 
-/// Reads a file and gives each line to its lane.
-async fn read(
-    file: &Path,
-    lanes: Vec<mpsc::Sender<Delivery>>,
-    mut gate: watch::Receiver<u64>,
-) -> anyhow::Result<()> {
-    let file = File::open(file)
-        .await
-        .with_context(|| format!("open {}", file.display()))?;
-    let mut lines = BufReader::new(file).lines();
-    let mut number = 0;
-    while let Some(line) = lines.next_line().await? {
-        number += 1;
-        gate.wait_for(|open_to| number <= *open_to)
-            .await
-            .context("the gate is gone")?;
-        let delivery = Delivery::new(line);
-        let lane = usize::try_from(delivery.lane() % lanes.len() as u64)?;
-        if lanes[lane].send(delivery).await.is_err() {
+/// Gives the deliveries of a wave to the connections in turn.
+async fn deal(wave: &mut Waves<'_>, lanes: Vec<mpsc::Sender<Delivery>>) -> anyhow::Result<()> {
+    for lane in lanes.iter().cycle() {
+        let Some(delivery) = wave.next().await? else {
+            break;
+        };
+        if lane.send(delivery).await.is_err() {
             // The connection has failed, and tells why itself.
             break;
         }
@@ -141,7 +122,7 @@ async fn read(
     Ok(())
 }
 
-/// What ingest said to one request.
+/// What was said to one request.
 enum Answer {
     Taken,
     Refused(StatusCode, String),
@@ -181,7 +162,7 @@ impl Connection<'_> {
         let binary = delivery.binary().filter(|_| in_binary);
         let request = match binary {
             Some(binary) => {
-                let request = self.gateway.http.post(&self.gateway.url);
+                let request = self.gateway.http.post(&self.gateway.broker);
                 let request = binary
                     .headers
                     .into_iter()
@@ -191,6 +172,7 @@ impl Connection<'_> {
                 request.body(binary.body)
             }
             None => self.request(
+                &self.gateway.broker,
                 "application/cloudevents+json",
                 delivery.structured().to_owned(),
             ),
@@ -202,8 +184,9 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Posts events as one batch. If it is refused, those that the answer names go alone, to
-    /// have an answer of their own, and the others once more together.
+    /// Posts events as one batch. If it is refused, those that the answer names go alone to the
+    /// broker, which does not ask for all that OpenMeter's API asks for, and the others once
+    /// more together.
     async fn post_batch(&mut self, deliveries: &[Delivery]) -> anyhow::Result<()> {
         let (mut together, mut alone): (Vec<_>, Vec<_>) =
             deliveries.iter().partition(|delivery| delivery.is_event());
@@ -213,6 +196,7 @@ impl Connection<'_> {
                 .map(|delivery| delivery.structured())
                 .collect();
             let request = self.request(
+                &self.gateway.api,
                 "application/cloudevents-batch+json",
                 format!("[{}]", events.join(",")),
             );
@@ -237,12 +221,9 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn request(&self, media_type: &str, body: String) -> RequestBuilder {
-        self.gateway
-            .http
-            .post(&self.gateway.url)
-            .header("content-type", media_type)
-            .body(body)
+    fn request(&self, url: &str, media_type: &str, body: String) -> RequestBuilder {
+        let request = self.gateway.http.post(url);
+        request.header("content-type", media_type).body(body)
     }
 
     /// Sends a request until it is taken or refused for good.
@@ -274,7 +255,7 @@ impl Connection<'_> {
                 Err(error) => (format!("{:#}", anyhow::Error::from(error)), None),
             };
             if began.elapsed() > PATIENCE {
-                bail!("ingest took nothing for {PATIENCE:?}; its last answer: {why}");
+                bail!("nothing was taken for {PATIENCE:?}; the last answer: {why}");
             }
             self.tally.retries += 1;
             sleep(asked.unwrap_or(pause)).await;

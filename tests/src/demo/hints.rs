@@ -1,13 +1,10 @@
 //! What a person can try while everything runs.
 
-use super::{Options, names::Names, options::Ports};
+use super::{Options, names::Names, runner::Runner};
 
 /// Returns command lines that work when they are pasted.
-pub(super) fn hints(ports: Ports, names: &Names, options: &Options) -> String {
-    let (api, ingest) = (
-        format!("http://127.0.0.1:{}", ports.query),
-        format!("http://127.0.0.1:{}", ports.ingest),
-    );
+pub(super) fn hints(runner: &Runner, names: &Names, options: &Options) -> String {
+    let (broker, api) = (runner.broker(), runner.api());
     let meters = format!("{api}/api/v1/meters");
     let Names {
         topic, database, ..
@@ -15,7 +12,8 @@ pub(super) fn hints(ports: Ports, names: &Names, options: &Options) -> String {
     let (kafka, clickhouse) = (&options.kafka, &options.clickhouse);
     format!(
         r#"
-Try it:
+Events are posted to the broker, {broker},
+or to the API, {api}, which also takes batches and answers questions. Try it:
 
   # the meters
   curl -s '{meters}'
@@ -32,8 +30,8 @@ Try it:
   # events that no meter can use, each with its validationError
   curl -s '{api}/api/v1/events?type=consent.revoked&limit=5'
 
-  # post an event, and see it counted
-  curl -i '{ingest}/api/v1/events' -H 'content-type: application/cloudevents+json' -d '{{
+  # post an event to the broker, and see it counted
+  curl -i '{broker}' -H 'content-type: application/cloudevents+json' -d '{{
     "specversion": "1.0", "type": "api.call", "source": "by-hand", "id": "'$(date +%s%N)'", "subject": "tpp-12345",
     "data": {{"endpoint": "/accounts", "method": "GET", "status_code": 200, "response_time_ms": 45}}}}'
   sleep 1; curl -s '{meters}/api_calls/query?subject=tpp-12345'

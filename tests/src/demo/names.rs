@@ -12,7 +12,7 @@ use rdkafka::{
     error::RDKafkaErrorCode,
 };
 
-use super::Options;
+use super::{Options, options::Command};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -20,33 +20,51 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     pub(super) id: String,
+    pub(super) namespace: String,
     pub(super) topic: String,
     pub(super) dead_topic: String,
-    pub(super) group: String,
+    pub(super) ingest_dead_topic: String,
+    pub(super) push_group: String,
+    pub(super) pull_group: String,
     pub(super) database: String,
     pub(super) prefix: String,
 }
 
 impl Names {
     /// Returns names that no other run has.
-    pub(super) fn fresh() -> Self {
-        Self::of(&format!(
-            "{}_{}",
-            Timestamp::now().as_second(),
-            std::process::id()
-        ))
+    pub(super) fn fresh(command: Command) -> Self {
+        let (now, pid) = (Timestamp::now().as_second(), std::process::id());
+        Self::of(command, &format!("{now}-{pid}"))
     }
 
     /// Returns the names of the run that has this id.
-    pub(super) fn of(id: &str) -> Self {
+    pub(super) fn of(command: Command, id: &str) -> Self {
         Self {
             id: id.to_owned(),
+            // A person is told an address that does not change; the ports see to it that there
+            // is one such run.
+            namespace: match command {
+                Command::Run => "open-banking".to_owned(),
+                Command::Demo => format!("open-banking-{id}"),
+            },
             topic: format!("openmeter.events.demo-{id}"),
             dead_topic: format!("openmeter.events.dead.demo-{id}"),
-            group: format!("openmeter-process-demo-{id}"),
-            database: format!("openmeter_demo_{id}"),
+            ingest_dead_topic: format!("openmeter.ingest.dead.demo-{id}"),
+            push_group: format!("openmeter-process-push-demo-{id}"),
+            pull_group: format!("openmeter-process-pull-demo-{id}"),
+            database: format!("openmeter_demo_{}", id.replace('-', "_")),
             prefix: format!("om-demo-{id}"),
         }
+    }
+
+    /// Returns the topic that Knative keeps the broker's events in.
+    pub(super) fn broker_topic(&self) -> String {
+        format!("knative-broker-{}-usage", self.namespace)
+    }
+
+    /// Returns the group with which Knative reads them for ingest.
+    pub(super) fn trigger_group(&self) -> String {
+        format!("knative-trigger-{}-ingest", self.namespace)
     }
 
     /// Removes all that has these names. The functions must have ended.
@@ -75,10 +93,19 @@ impl Names {
         let options = AdminOptions::new()
             .request_timeout(Some(TIMEOUT))
             .operation_timeout(Some(TIMEOUT));
+        let topics = [
+            &self.broker_topic(),
+            &self.topic,
+            &self.dead_topic,
+            &self.ingest_dead_topic,
+        ];
         let topics = admin
-            .delete_topics(&[&self.topic, &self.dead_topic], &options)
+            .delete_topics(&topics.map(String::as_str), &options)
             .await?;
-        let groups = admin.delete_groups(&[&self.group], &options).await?;
+        let groups = [&self.trigger_group(), &self.push_group, &self.pull_group];
+        let groups = admin
+            .delete_groups(&groups.map(String::as_str), &options)
+            .await?;
         for (name, code) in topics.into_iter().chain(groups).filter_map(Result::err) {
             // A group's killed member is thrown out some seconds later, and the group then ends by
             // itself, for the topic of its offsets is gone.

@@ -1,18 +1,23 @@
 //! What the command line says.
 
-use std::{net::TcpListener, path::PathBuf};
+use std::{io, net::TcpListener, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use rand::Rng as _;
 
 use super::chaos::Kills;
 
-/// Sends generated traffic through ingest, Kafka, process and ClickHouse, and compares what
-/// query answers with what the oracle works out.
+/// Sends generated traffic through the broker and the functions that the manifests wire up, and
+/// compares what query answers with what the oracle works out.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "demo")]
 pub struct Options {
     /// What to do once the comparison is printed.
+    pub command: Command,
+
+    /// How accepted events reach process.
+    #[arg(long, env = "MODE", default_value = "push")]
     pub mode: Mode,
 
     /// Distinct regular events; repeats, conflicts and defects come on top.
@@ -31,9 +36,13 @@ pub struct Options {
     #[arg(long, default_value_t = 15)]
     pub rows: usize,
 
-    /// Kills a function N times with SIGKILL while traffic flows, and starts it again.
+    /// Kills ingest, process, query or the runner N times with SIGKILL while traffic flows.
     #[arg(long, value_name = "FUNCTION=N")]
     pub chaos: Vec<Kills>,
+
+    /// Cuts the functions off from ClickHouse for so many seconds while traffic flows.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub clickhouse_away: Duration,
 
     /// Posts the whole file a second time before comparing.
     #[arg(long)]
@@ -43,17 +52,13 @@ pub struct Options {
     #[arg(long)]
     pub flush_valkey: bool,
 
-    /// Port of ingest: 8080 with run, a free one with demo.
-    #[arg(long, env = "OPENMETER_INGEST_PORT")]
-    pub ingest_port: Option<u16>,
+    /// Port of the broker's ingress: 8080 with run, a free one with demo.
+    #[arg(long, env = "OPENMETER_INGRESS_PORT")]
+    pub ingress_port: Option<u16>,
 
-    /// Port of process: 8081 with run, a free one with demo.
-    #[arg(long, env = "OPENMETER_PROCESS_PORT")]
-    pub process_port: Option<u16>,
-
-    /// Port of query: 8888 with run, a free one with demo.
-    #[arg(long, env = "OPENMETER_QUERY_PORT")]
-    pub query_port: Option<u16>,
+    /// Port of the API: 8888 with run, a free one with demo.
+    #[arg(long, env = "OPENMETER_API_PORT")]
+    pub api_port: Option<u16>,
 
     /// Brokers of Kafka.
     #[arg(long, env = "OPENMETER_KAFKA_BROKER", default_value = "127.0.0.1:9092")]
@@ -79,56 +84,88 @@ pub struct Options {
     /// Where engines, logs and traffic are kept.
     #[arg(long, env = "OPENMETER_STATE_DIR", default_value = ".state")]
     pub state: PathBuf,
-
-    /// The meter definitions.
-    #[arg(
-        long,
-        env = "OPENMETER_METERS",
-        default_value = "knative/base/meters.yaml"
-    )]
-    pub meters: PathBuf,
 }
 
 /// What to do once the comparison is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub enum Command {
     /// Stay up until Ctrl-C, for a person who wants to try things.
     Run,
     /// End; the exit code says whether everything was equal.
     Demo,
 }
 
-/// Where the functions listen.
+/// How accepted events reach process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A KafkaSource delivers one after the other to the Service.
+    Push,
+    /// A Deployment reads them from Kafka in batches.
+    Pull,
+    /// Both, each of them all events.
+    Both,
+}
+
+impl Mode {
+    pub(super) fn pushes(self) -> bool {
+        self != Self::Pull
+    }
+
+    pub(super) fn pulls(self) -> bool {
+        self != Self::Push
+    }
+}
+
+/// Where the runner listens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
-    pub(super) ingest: u16,
-    pub(super) process: u16,
-    pub(super) query: u16,
+    pub(super) ingress: u16,
+    pub(super) api: u16,
+    pub(super) admin: u16,
 }
 
 impl Options {
     /// Returns the ports, all of them free at this moment: a stranger that listens there would
-    /// answer in our function's place.
+    /// answer in our place.
     pub(super) fn ports(&self) -> anyhow::Result<Ports> {
         let port = |given: Option<u16>, usual: u16| {
-            let wanted = given.unwrap_or(if self.mode == Mode::Run { usual } else { 0 });
-            let listener = TcpListener::bind(("0.0.0.0", wanted)).with_context(|| {
+            let usual = (self.command == Command::Run).then_some(usual);
+            let Some(wanted) = given.or(usual) else {
+                return free_port().context("find a free port");
+            };
+            listen(wanted).with_context(|| {
                 format!(
                     "port {wanted} is taken; stop what listens there, or choose another port (ARGS=--help lists how)"
                 )
-            })?;
-            anyhow::Ok(listener)
+            })
         };
         // Held together until all are known, or two might be one.
-        let (ingest, process, query) = (
-            port(self.ingest_port, 8080)?,
-            port(self.process_port, 8081)?,
-            port(self.query_port, 8888)?,
+        let (ingress, api, admin) = (
+            port(self.ingress_port, 8080)?,
+            port(self.api_port, 8888)?,
+            free_port()?,
         );
         Ok(Ports {
-            ingest: ingest.local_addr()?.port(),
-            process: process.local_addr()?.port(),
-            query: query.local_addr()?.port(),
+            ingress: ingress.local_addr()?.port(),
+            api: api.local_addr()?.port(),
+            admin: admin.local_addr()?.port(),
         })
     }
+}
+
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind(("0.0.0.0", port))
+}
+
+/// Below the ports that the kernel gives to connections: one of those would be taken while the
+/// runner is killed, at worst by a connection of the gateway to itself.
+fn free_port() -> io::Result<TcpListener> {
+    let mut attempts = std::iter::repeat_with(|| listen(rand::rng().random_range(20_000..32_768)));
+    let found = attempts.by_ref().take(100).find_map(Result::ok);
+    found.map_or_else(|| listen(0), Ok)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "is no number of seconds")?;
+    Ok(Duration::from_secs(seconds))
 }

@@ -4,9 +4,9 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
     answers::METERS,
-    functions::Start,
     gateway::Tally,
     rows::{Comparison, Key, Rows, is_same},
+    status::{self, Status},
 };
 
 const LISTED_DIFFERENCES: usize = 20;
@@ -14,12 +14,13 @@ const LISTED_DIFFERENCES: usize = 20;
 /// What was measured on the way.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
-    pub(super) starts: Vec<Start>,
-    /// Resident memory at the end, in the order of `starts`.
-    pub(super) end_bytes: Vec<u64>,
+    /// From the runner's start until everything was in place.
+    pub(super) ready_after: Duration,
+    /// What the runner said at the end of each of its lives.
+    pub(super) lives: Vec<Status>,
     pub(super) tally: Tally,
-    /// How long posting took, all passes together.
-    pub(super) posting: Duration,
+    /// From the first request to the last row, all passes together.
+    pub(super) whole: Duration,
     /// From the last answer to the last row, of the last pass.
     pub(super) visible_after: Duration,
     /// How often the file was posted.
@@ -29,10 +30,10 @@ pub(super) struct Figures {
     pub(super) lines: u64,
     /// Events in the store, by what became of them.
     pub(super) kept: BTreeMap<String, u64>,
-    /// What process counted; it forgets when it is killed.
-    pub(super) outcomes: BTreeMap<String, u64>,
-    /// Records put aside because they are no events.
-    pub(super) dead: u64,
+    /// What process counted, if that can be compared; it forgets when it is killed.
+    pub(super) outcomes: Option<BTreeMap<String, u64>>,
+    /// Dead letters, by topic and cause.
+    pub(super) dead: BTreeMap<String, u64>,
 }
 
 /// Says how the rows of each table compare.
@@ -110,22 +111,35 @@ fn number<'a>(side: &'a Rows, table: &str, groups: &[String], name: &str) -> Opt
 
 /// Says what was measured.
 pub(super) fn figures(figures: &Figures) -> String {
-    let mut text = String::new();
-    for (start, end) in figures.starts.iter().zip(&figures.end_bytes) {
-        let (name, ready) = (start.name, start.ready_after.as_secs_f64());
-        let (idle, end) = (megabytes(start.idle_bytes), megabytes(*end));
-        text +=
-            &format!("{name:<8} ready after {ready:.3} s, {idle} MB idle, {end} MB at the end\n");
+    let mut text = format!(
+        "runner   ready after {:.2} s\n",
+        figures.ready_after.as_secs_f64()
+    );
+    for (name, life) in status::lives(&figures.lives) {
+        let (p50, p99) = (percentile(&life.millis, 50), percentile(&life.millis, 99));
+        let (starts, restarts) = (life.cold_starts, life.restarts);
+        let size = megabytes(life.resident_bytes);
+        text += &format!(
+            "{name:<12} {starts} cold starts (p50 {p50} ms, p99 {p99} ms), {restarts} restarts, {size} MB at the end\n"
+        );
+    }
+    for line in status::deliveries(&figures.lives) {
+        text += &format!("{line}\n");
     }
     let tally = &figures.tally;
     let posted = tally.accepted + tally.refusals();
-    let seconds = figures.posting.as_secs_f64();
     text += &format!(
-        "gateway  {} events/s ({} in {seconds:.1} s, {} requests, {} of them again)\n",
-        grouped((posted as f64 / seconds.max(0.001)) as u64),
+        "gateway  {} events/s ({} in {:.1} s, {} requests, {} of them again)\n",
+        rate(posted, tally.posting),
         grouped(posted),
+        tally.posting.as_secs_f64(),
         grouped(tally.requests),
         grouped(tally.retries),
+    );
+    text += &format!(
+        "whole    {} events/s, from the first request to the last row ({:.1} s)\n",
+        rate(tally.accepted, figures.whole),
+        figures.whole.as_secs_f64(),
     );
     let visible = figures.visible_after.as_secs_f64();
     text += &format!("visible  {visible:.2} s after the last answer\n");
@@ -149,6 +163,18 @@ fn short(number: Option<&String>) -> String {
         "" => whole,
         part => format!("{whole}.{part}"),
     }
+}
+
+fn rate(events: u64, within: Duration) -> String {
+    grouped((events as f64 / within.as_secs_f64().max(0.001)) as u64)
+}
+
+/// Returns the element of sorted values that so many percent of them do not exceed.
+fn percentile(sorted: &[u64], percent: usize) -> String {
+    let place = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted
+        .get(place)
+        .map_or_else(|| "-".to_owned(), u64::to_string)
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -176,6 +202,15 @@ mod tests {
     fn numbers_are_grouped_by_three() {
         let texts = [0, 999, 1000, 123_456, 1_234_567].map(grouped);
         assert_eq!(texts, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_percentile_is_a_value_that_occurred() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&hundred, 50), "50");
+        assert_eq!(percentile(&hundred, 99), "99");
+        assert_eq!(percentile(&[7], 99), "7");
+        assert_eq!(percentile(&[], 50), "-");
     }
 
     #[test]
