@@ -13,6 +13,8 @@ mod merge;
 mod object;
 mod patch;
 mod resource;
+#[cfg(test)]
+mod tests;
 mod transform;
 
 pub use build::render;
