@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use runtime::{App, CancellationToken, Env, Trigger};
+use runtime::{App, CancellationToken, Trigger};
 use serde_json::Value;
 use store::Store;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
@@ -121,11 +121,11 @@ impl Stack {
         let env = || engines.env(&names, settings);
         // Made before anything is created: wrong settings and wrong meters are found here.
         let process = process::app(&env())?.trigger(Trigger::Kafka);
-        let query = query_app(&env())?;
-        let ingest = ingest_app(&env())?;
+        let query = query::app(&env())?;
+        let ingest = ingest::app(&env())?;
 
         let (store, kafka) = (engines.store(&names)?, engines.topics(&names));
-        let topics = [&*names.id, &names.dead_topic];
+        let topics = [&*names.id, &names.dead_topic, &names.ingest_dead_topic];
         // A consumer learns of a topic at once only if it is there when it joins, and a question
         // before the first event needs the tables.
         let topics = async { Ok(stream::create_topics(&kafka, &topics).await?) };
@@ -333,18 +333,6 @@ impl Stack {
             .context("remove the meter definitions")?;
         ended.and(removed)
     }
-}
-
-fn ingest_app(env: &Env) -> anyhow::Result<App> {
-    let config = ingest::Config::from_env(env)?;
-    Ok(ingest::app(ingest::Ingest::connect(&config)?))
-}
-
-fn query_app(env: &Env) -> anyhow::Result<App> {
-    let config = query::Config::from_env(env)?;
-    let meters = runtime::Meters::open(&config.meters)?;
-    let store = Store::connect(config.store);
-    Ok(query::app(query::Query::new(meters, store)))
 }
 
 /// Serves `app` on a free port, and returns where that is.

@@ -9,18 +9,15 @@ use jiff::{Timestamp, TimestampRound, Unit};
 use metrics::{Counter, Histogram};
 use model::is_json_media_type;
 use stream::{
-    CloudEvent, DecodeError, KafkaConfig, ProduceError, Producer, TopicError,
+    CloudEvent, DecodeError, ProduceError, Producer,
     http::{Events, Refused},
 };
-use tokio::{
-    sync::{Mutex, OnceCell, Semaphore},
-    task::JoinHandle,
+use tokio::sync::Semaphore;
+
+use crate::{
+    Config, Limits,
+    topics::{NoTopics, Topics},
 };
-
-use crate::{Config, Limits};
-
-/// How long a start waits for Kafka.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long Kafka may take to say that it is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,6 +51,9 @@ pub enum IngestError {
     /// There is not a single event.
     #[error("no events found")]
     Empty,
+    /// There is nothing yet that could hold them.
+    #[error(transparent)]
+    NoTopics(#[from] NoTopics),
     /// Kafka does not hold them.
     #[error(transparent)]
     Produce(#[from] ProduceError),
@@ -70,31 +70,30 @@ fn first(errors: &[DecodeError], count: usize) -> String {
 impl IngestError {
     /// Returns whether the same request can succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Produce(error) if error.is_retryable())
+        match self {
+            Self::Produce(error) => error.is_retryable(),
+            Self::NoTopics(_) => true,
+            Self::Refused(_) | Self::Invalid { .. } | Self::Empty => false,
+        }
     }
 }
-
-type Creating = JoinHandle<Result<(), TopicError>>;
 
 /// Accepts events. A clone is the same ingest.
 #[derive(Clone, Debug)]
 pub struct Ingest {
     producer: Producer,
-    kafka: Arc<KafkaConfig>,
+    topics: Topics,
     limits: Limits,
     // Bytes of bodies that may be in memory.
     reading: Arc<Semaphore>,
-    // Set once the topics are known to be there.
-    topics: Arc<OnceCell<()>>,
-    // The attempt to create them that is under way. One at a time, whoever gave up waiting.
-    creating: Arc<Mutex<Option<Creating>>>,
     ingested: Counter,
     produce_seconds: Histogram,
 }
 
 impl Ingest {
     /// Returns an ingest that sends to the topic of `config`. A Kafka that is away is no
-    /// error here: readiness says so.
+    /// error here: readiness says so. Must be called in a Tokio runtime, which looks for the topics
+    /// meanwhile.
     pub fn connect(config: &Config) -> Result<Self, ProduceError> {
         // Handles to metrics are only good once there is a recorder.
         runtime::telemetry::install_recorder();
@@ -108,26 +107,35 @@ impl Ingest {
             metrics::Unit::Seconds,
             "Time until Kafka held a request's events."
         );
+        let producer = Producer::connect(&config.kafka, config.limits.in_flight)?;
+        let topics = Topics::new(producer.clone(), config.kafka.clone());
+        topics.begin();
         Ok(Self {
-            producer: Producer::connect(&config.kafka, config.limits.in_flight)?,
-            kafka: Arc::new(config.kafka.clone()),
+            producer,
+            topics,
             limits: config.limits,
             reading: Arc::new(Semaphore::new(
                 config.limits.in_flight.min(Semaphore::MAX_PERMITS),
             )),
-            topics: Arc::default(),
-            creating: Arc::default(),
             ingested: metrics::counter!("openmeter_events_ingested_total"),
             produce_seconds: metrics::histogram!("openmeter_ingest_produce_seconds"),
         })
     }
 
-    /// Accepts all events of a request or none of them, and returns when all are durable.
-    pub async fn accept(&self, events: Events, door: Door) -> Result<(), IngestError> {
+    /// Accepts all events of a request or none of them, and returns when all are durable. Whatever
+    /// `held` is, it is dropped when the events are on their way and count in the producer's budget.
+    pub(crate) async fn accept<T>(
+        &self,
+        events: Events,
+        door: Door,
+        held: T,
+    ) -> Result<(), IngestError> {
         let mut events = judge(events, door)?;
         if events.is_empty() {
             return Ok(());
         }
+        self.topics.there().await?;
+        drop(held);
         let accepted_at = now();
         for event in &mut events {
             event.stamp(accepted_at);
@@ -140,36 +148,19 @@ impl Ingest {
         Ok(())
     }
 
-    /// Creates the topics if Kafka is there. If it is not, readiness does it later: a start that
-    /// failed would only be tried again.
-    pub async fn prepare(&self) {
-        match tokio::time::timeout(PREPARE_TIMEOUT, self.ready()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "kafka is not ready"),
-            Err(_) => tracing::warn!("kafka does not answer"),
-        }
+    /// Sends events once more that were accepted already, as they are.
+    pub(crate) async fn send_again(&self, events: Vec<CloudEvent>) -> Result<(), IngestError> {
+        self.topics.there().await?;
+        Ok(self.producer.send(events).await?)
     }
 
     /// Returns whether events would be accepted: Kafka is there, and has the topics. They
     /// are created on the way, so that ingest starts before Kafka does.
     pub async fn ready(&self) -> anyhow::Result<()> {
         self.alive().map_err(anyhow::Error::msg)?;
-        self.topics.get_or_try_init(|| self.create_topics()).await?;
+        self.topics.there().await?;
         self.producer.ping(PING_TIMEOUT).await?;
         Ok(())
-    }
-
-    async fn create_topics(&self) -> anyhow::Result<()> {
-        let mut creating = self.creating.lock().await;
-        let attempt = creating.get_or_insert_with(|| {
-            let kafka = Arc::clone(&self.kafka);
-            tokio::spawn(async move {
-                stream::create_topics(&kafka, &[&kafka.topic, &kafka.dead_topic]).await
-            })
-        });
-        let created = attempt.await;
-        *creating = None;
-        Ok(created??)
     }
 
     /// Returns whether the process can go on at all.

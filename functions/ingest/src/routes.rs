@@ -24,7 +24,7 @@ use crate::{
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Returns ingest as it is served.
-pub fn app(ingest: Ingest) -> App {
+pub(crate) fn app(ingest: Ingest) -> App {
     let (ready, alive, last) = (ingest.clone(), ingest.clone(), ingest.clone());
     let health = Health::new()
         .ready("kafka", move || {
@@ -43,7 +43,7 @@ pub fn app(ingest: Ingest) -> App {
 }
 
 /// Answers with 202 and no body: Knative takes a body for an event.
-async fn from_knative(
+pub(crate) async fn from_knative(
     State(ingest): State<Ingest>,
     headers: HeaderMap,
     body: Body,
@@ -94,9 +94,8 @@ async fn take<E: Into<IngestError>>(
     let Held { bytes, .. } = &held;
     let events = decode(bytes).map_err(|error| problem(&error.into(), door))?;
     // While Kafka is slow the events are in its budget, and the body is in nobody's way.
-    drop(held);
     ingest
-        .accept(events, door)
+        .accept(events, door, held)
         .await
         .map_err(|error| problem(&error, door))
 }
@@ -167,7 +166,7 @@ fn problem(error: &IngestError, door: Door) -> Problem {
             rejected("busy");
             Problem::too_many_requests(detail).retry_after(1)
         }
-        IngestError::Produce(ProduceError::Unavailable(_)) => {
+        IngestError::NoTopics(_) | IngestError::Produce(ProduceError::Unavailable(_)) => {
             rejected("unavailable");
             Problem::unavailable(detail).retry_after(2)
         }

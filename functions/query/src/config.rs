@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use runtime::{ConfigError, Env};
 use store::StoreConfig;
+use stream::KafkaConfig;
 
 /// What `query` is told.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Config {
     pub meters: PathBuf,
     /// Where ClickHouse is.
     pub store: StoreConfig,
+    /// Where the dead letters are; without it nobody can list them.
+    pub kafka: Option<KafkaConfig>,
 }
 
 impl Config {
@@ -24,10 +27,13 @@ impl Config {
             store.query_timeout,
             "how long ClickHouse may take to answer",
         );
+        let brokers = env.optional(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION);
+        let kafka = KafkaConfig::read(brokers, |wanted| env.give(wanted));
         env.finish(|| {
             Some(Self {
                 meters: meters?,
                 store,
+                kafka,
             })
         })
     }

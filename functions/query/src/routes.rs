@@ -18,8 +18,10 @@ use runtime::{App, Health, Meters, Problem};
 use store::{Store, StoreError};
 
 use crate::{
+    Config,
     answer::Answer,
     csv,
+    dead_letters::DeadLetters,
     events::{self, Listed},
     meters::{self, Shown},
     mistakes::Mistakes,
@@ -31,15 +33,19 @@ const RETRY_AFTER: u64 = 1;
 
 /// What the routes need.
 #[derive(Clone, Debug)]
-pub struct Query {
+pub(crate) struct Query {
     meters: Meters,
     store: Store,
+    dead_letters: DeadLetters,
 }
 
 impl Query {
-    /// Answers about these meters from this store.
-    pub fn new(meters: Meters, store: Store) -> Self {
-        Self { meters, store }
+    pub(crate) fn new(config: Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            meters: Meters::open(&config.meters)?,
+            store: Store::connect(config.store),
+            dead_letters: DeadLetters::new(config.kafka),
+        })
     }
 
     fn meter(&self, slug: &str) -> Result<Arc<Meter>, Problem> {
@@ -50,7 +56,7 @@ impl Query {
 }
 
 /// Returns the function as it is served.
-pub fn app(query: Query) -> App {
+pub(crate) fn app(query: Query) -> App {
     let store = query.store.clone();
     let health = Health::new().ready("clickhouse", move || {
         let store = store.clone();
@@ -59,8 +65,7 @@ pub fn app(query: Query) -> App {
     App::new("query", router(query)).health(health)
 }
 
-/// Returns the routes.
-pub fn router(query: Query) -> Router {
+fn router(query: Query) -> Router {
     Router::new()
         .route("/api/v1/meters", get(list_meters))
         .route("/api/v1/meters/{slug}", get(show_meter))
@@ -74,6 +79,7 @@ pub fn router(query: Query) -> Router {
             get(list_group_values),
         )
         .route("/api/v1/events", get(list_events))
+        .route("/api/v1/dead-letters", get(list_dead_letters))
         .with_state(query)
 }
 
@@ -169,6 +175,14 @@ async fn list_events(
     let events = timed("events", query.store.events(&filter)).await?;
     let listed: Vec<_> = events.iter().map(Listed::new).collect();
     Ok(Json(listed).into_response())
+}
+
+async fn list_dead_letters(
+    State(query): State<Query>,
+    RawQuery(parameters): RawQuery,
+) -> Result<Response, Problem> {
+    let page = query.dead_letters.page(parameters.as_deref()).await?;
+    Ok(Json(page).into_response())
 }
 
 type Stretch = (Option<jiff::Timestamp>, Option<jiff::Timestamp>);

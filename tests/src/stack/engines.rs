@@ -26,6 +26,8 @@ pub(super) struct Names {
     pub(super) id: String,
     /// Topic of records that are no events.
     pub(super) dead_topic: String,
+    /// Topic of events that did not come to ingest.
+    pub(super) ingest_dead_topic: String,
     /// The file that the functions read their meters from.
     pub(super) meters: PathBuf,
 }
@@ -44,6 +46,7 @@ impl Names {
         let id = format!("test_{unique}");
         Self {
             dead_topic: format!("{id}.dead"),
+            ingest_dead_topic: format!("{id}.ingest.dead"),
             meters: std::env::temp_dir().join(format!("{id}.yaml")),
             id,
         }
@@ -75,6 +78,10 @@ impl Engines {
             ("OPENMETER_KAFKA_BROKER", &*self.kafka),
             ("OPENMETER_KAFKA_TOPIC", &names.id),
             ("OPENMETER_KAFKA_DEAD_TOPIC", &names.dead_topic),
+            (
+                "OPENMETER_KAFKA_INGEST_DEAD_TOPIC",
+                &names.ingest_dead_topic,
+            ),
             ("OPENMETER_KAFKA_GROUP", &names.id),
             ("OPENMETER_KAFKA_PARTITIONS", &partitions),
             ("OPENMETER_CLICKHOUSE_ADDRESS", &address),
@@ -93,6 +100,7 @@ impl Engines {
         let mut kafka = stream::KafkaConfig::new(self.brokers());
         kafka.topic.clone_from(&names.id);
         kafka.dead_topic.clone_from(&names.dead_topic);
+        kafka.ingest_dead_topic.clone_from(&names.ingest_dead_topic);
         kafka.partitions = PARTITIONS.unsigned_abs().try_into().unwrap_or(1);
         kafka
     }
@@ -138,7 +146,7 @@ impl Engines {
             .set("bootstrap.servers", &self.kafka)
             .create()?;
         let options = AdminOptions::new().request_timeout(Some(ENGINE_TIMEOUT));
-        let topics = [&*names.id, &names.dead_topic];
+        let topics = [&*names.id, &names.dead_topic, &names.ingest_dead_topic];
         let groups = [&*names.id, &names.replay_group()];
         let (topics, groups) = tokio::join!(
             admin.delete_topics(&topics, &options),

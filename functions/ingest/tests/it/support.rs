@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use http_body_util::BodyExt as _;
-use ingest::{Config, Ingest, Limits, app};
+use ingest::{Config, Limits};
 use model::UsageEvent;
 use serde_json::Value;
 use stream::{BatchLimits, Consumer, KafkaConfig};
@@ -56,6 +56,7 @@ pub(crate) fn config(name: &str) -> Config {
         .as_nanos();
     kafka.topic = format!("test.ingest.{name}.{now}");
     kafka.dead_topic = format!("{}.dead", kafka.topic);
+    kafka.ingest_dead_topic = format!("{}.ingest.dead", kafka.topic);
     kafka.partitions = 2;
     kafka.retention = Duration::from_secs(600);
     Config {
@@ -79,9 +80,8 @@ impl Service {
     }
 
     pub(crate) fn with(config: Config) -> Self {
-        let ingest = Ingest::connect(&config).unwrap();
         Self {
-            router: app(ingest).into_router(),
+            router: ingest::build(&config).unwrap().into_router(),
             config,
         }
     }

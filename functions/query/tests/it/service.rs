@@ -9,8 +9,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use model::{Catalog, Content, Identity, UsageEvent};
-use query::Query;
-use runtime::Meters;
+use query::Config;
 use serde_json::Value;
 use store::{EventRow, State, UsageRecord, testing::TestStore};
 use tower::ServiceExt as _;
@@ -42,9 +41,13 @@ impl Service {
         let test = TestStore::create().await;
         let file = std::env::temp_dir().join(format!("{}.yaml", test.config.database));
         fs::write(&file, meters).unwrap();
-        let query = Query::new(Meters::open(&file).unwrap(), test.store.clone());
+        let config = Config {
+            meters: file.clone(),
+            store: test.config.clone(),
+            kafka: None,
+        };
         Self {
-            routes: query::app(query).into_router(),
+            routes: query::build(config).unwrap().into_router(),
             catalog: Catalog::from_yaml(meters).unwrap(),
             test,
             file,
