@@ -193,6 +193,11 @@ pub enum EncodeError {
     Value(#[from] InvalidHeaderValue),
 }
 
+/// Encodes an event in structured mode: the body, whose type is [`STRUCTURED`].
+pub fn encode_structured(event: &CloudEvent) -> Vec<u8> {
+    json::encode(event)
+}
+
 /// Encodes one attribute in binary mode.
 pub fn encode_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), EncodeError> {
     let name = HeaderName::from_bytes(format!("{PREFIX}{name}").as_bytes())?;

@@ -3,19 +3,19 @@
 //! `data` stays the text that it was; the rest is read by hand so that a member
 //! given twice is seen.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cloudevents::Data;
 use model::is_json_media_type;
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::{
-    DecodeError,
+    CloudEvent, DecodeError,
     attributes::{Attributes, Checked, Value},
 };
 
@@ -58,6 +58,40 @@ pub(crate) fn decode(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeEr
         (None, None) => None,
     };
     Ok((attributes.check()?, data))
+}
+
+/// Writes one event as JSON text. Data that is JSON stays the text that it is; any other is
+/// base64.
+pub(crate) fn encode(event: &CloudEvent) -> Vec<u8> {
+    let mut is_json = false;
+    let mut attributes = BTreeMap::new();
+    event.each_attribute(|name, text| {
+        is_json |= name == "datacontenttype" && is_json_media_type(text);
+        attributes.insert(name.to_owned(), text.to_owned());
+    });
+    let data = event.data();
+    let json = data.filter(|_| is_json);
+    let json = json.and_then(|data| serde_json::from_slice(data).ok());
+    // Null would be no data.
+    let json = json.filter(|json: &&RawValue| json.get() != "null");
+    let written = Written {
+        attributes,
+        data: json,
+        data_base64: data
+            .filter(|_| json.is_none())
+            .map(|data| STANDARD.encode(data)),
+    };
+    serde_json::to_vec(&written).expect("text has no reason to fail")
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    attributes: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
 }
 
 /// Reads the elements of a batch, each still as text.

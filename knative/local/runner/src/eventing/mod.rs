@@ -2,13 +2,31 @@
 //!
 //! It follows the Kafka classes of Knative (eventing-kafka-broker) to the letter where their
 //! users can see it: which answers are tried again, after which waits, and what a dead letter says.
+//!
+//! Layout:
+//! - [`Plan`]: the manifests, read and resolved; [`Eventing`]: the same, running
+//! - [`Filter`], [`classify`], [`Delivery`], [`Schedule`], [`Addresses`]: the rules, without I/O
+//! - the rest: what comes in, where it goes, how often it is tried
 
 mod address;
 mod answer;
+mod deliver;
 mod delivery;
+mod dispatch;
 mod filter;
+mod ingress;
+mod ping;
+mod plan;
+mod running;
+mod schedule;
+mod spec;
+mod wrap;
 
 pub use address::{Addresses, BROKER_INGRESS, Destination, SINK_INGRESS};
 pub use answer::{Action, Replies, classify};
+pub use deliver::Status;
 pub use delivery::{BackoffPolicy, Delivery, DeliverySpec, Egress, backoff, merge};
 pub use filter::{Filter, is_attribute_name};
+pub use plan::{KINDS, Plan};
+pub use running::{Eventing, StartError};
+pub use schedule::Schedule;
