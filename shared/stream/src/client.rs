@@ -19,6 +19,9 @@ pub(crate) fn settings(config: &KafkaConfig) -> ClientConfig {
         .set("bootstrap.servers", config.brokers.join(","))
         .set("client.id", "openmeter")
         .set("security.protocol", config.security.as_str())
+        // librdkafka waits for half of this before it goes on from a bootstrap address to the broker
+        // itself, which is most of what a cold start would take.
+        .set("reconnect.backoff.ms", "20")
         // A broker that comes back is found within seconds, not within librdkafka's ten.
         .set("reconnect.backoff.max.ms", "2000")
         .set("log.connection.close", "false")
