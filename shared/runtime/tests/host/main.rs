@@ -10,4 +10,5 @@ mod http;
 mod lambda;
 mod metrics;
 mod process;
+mod runtime_api;
 mod server;
