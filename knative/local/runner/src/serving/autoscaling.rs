@@ -170,10 +170,10 @@ pub(super) struct Autoscaler {
 }
 
 impl Autoscaler {
-    pub(super) fn new(rules: Autoscaling, now: Instant) -> Self {
+    pub(super) fn new(rules: Autoscaling, now: Instant, request_seconds: f64) -> Self {
         Self {
             rules,
-            samples: VecDeque::from([(now, 0.0)]),
+            samples: VecDeque::from([(now, request_seconds)]),
             panic: None,
             idle_since: None,
         }
@@ -182,6 +182,11 @@ impl Autoscaler {
     /// Returns how many pods there should be, given the request-seconds so far and how many pods
     /// there are.
     pub(super) fn decide(&mut self, now: Instant, request_seconds: f64, pods: usize) -> usize {
+        if pods == 0 {
+            // Only a request brings pods back, and what was before it says nothing.
+            *self = Self::new(self.rules.clone(), now, request_seconds);
+            return self.rules.min;
+        }
         self.samples.push_back((now, request_seconds));
         let window = self.rules.window;
         // The newest sample that is older than the window is its beginning.
@@ -195,9 +200,8 @@ impl Autoscaler {
         let wanted = |average: f64| (average / self.rules.target).ceil() as usize;
         let stable = wanted(self.average(now, window));
         let burst = wanted(self.average(now, self.rules.panic_window));
-        let before = pods.max(1);
-        if burst as f64 >= self.rules.panic_threshold * before as f64 {
-            let most = self.panic.map_or(before, |(_, most)| most);
+        if burst as f64 >= self.rules.panic_threshold * pods as f64 {
+            let most = self.panic.map_or(pods, |(_, most)| most);
             self.panic = Some((now, most.max(burst)));
         }
         let desired = match self.panic {
@@ -208,23 +212,23 @@ impl Autoscaler {
                 stable.max(pods / 2)
             }
         };
-        self.kept(now, desired, pods)
+        self.kept(now, desired)
             .max(self.rules.min)
             .min(self.rules.max)
     }
 
     /// Keeps the last pod for the retention period, and until the window is full.
-    fn kept(&mut self, now: Instant, desired: usize, pods: usize) -> usize {
+    fn kept(&mut self, now: Instant, desired: usize) -> usize {
         let full = self
             .samples
             .front()
             .is_some_and(|(at, _)| now - *at >= self.rules.window);
         if desired > 0 || !full {
             self.idle_since = None;
-            return desired.max(pods.min(1));
+            return desired.max(1);
         }
         let since = *self.idle_since.get_or_insert(now);
-        usize::from(pods > 0 && now - since < self.rules.retention)
+        usize::from(now - since < self.rules.retention)
     }
 
     /// Average concurrency over the last `window`, or since the first sample.

@@ -200,7 +200,7 @@ fn keep(times: &mut VecDeque<f64>, time: f64) {
 
 /// Has as many pods as the rule wants, for ever.
 async fn autoscale(workload: Arc<Workload>, plan: ServicePlan) {
-    let mut autoscaler = Autoscaler::new(plan.autoscaling, Instant::now());
+    let mut autoscaler = Autoscaler::new(plan.autoscaling, Instant::now(), 0.0);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;

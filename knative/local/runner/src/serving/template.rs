@@ -204,8 +204,12 @@ impl Reading<'_> {
             .unwrap_or_default()
             .into_iter()
             .filter_map(|(key, value)| {
-                let value = self.text(field, value)?;
-                Some((format!("{}{key}", variables.prefix), value))
+                let name = format!("{}{key}", variables.prefix);
+                // A file's name, in a map that has both: no shell would pass it on.
+                if !name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
+                    return None;
+                }
+                Some((name, self.text(field, value)?))
             })
             .collect()
     }
