@@ -30,21 +30,24 @@ down: ## take the engines down; their data stays
 
 EVENTS ?= 100000
 SEED ?= 1
-# More for the driver of run and demo, such as ARGS="--chaos process=10"; ARGS=--help lists all.
+# How accepted events reach process: push, pull or both.
+MODE ?= push
+# More for the driver of run and demo, such as ARGS="--chaos runner=3"; ARGS=--help lists all.
 ARGS ?=
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 # Brings the engines up and, unless they ran before, down again.
 DRIVER = eval "$$($(ENGINES) env)" && exec $(RELEASE)/demo
+TRAFFIC = --events $(EVENTS) --seed $(SEED) --mode $(MODE) $(ARGS)
 
 .PHONY: run
-run: build ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 SEED=1
-	@$(DRIVER) run --events $(EVENTS) --seed $(SEED) $(ARGS)
+run: build ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 SEED=1 MODE=push
+	@$(DRIVER) run $(TRAFFIC)
 
 .PHONY: demo
-demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1
-	@$(DRIVER) demo --events $(EVENTS) --seed $(SEED) $(ARGS)
+demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1 MODE=push
+	@$(DRIVER) demo $(TRAFFIC)
 
 # Read by `cases`; a file of one's own has the format of this one.
 CASES ?= tests/cases/openmeter.json
@@ -56,9 +59,9 @@ cases: up ## acceptance cases given as data; CASES=FILE
 	@echo "the engines run on: make down stops them" >&2
 
 .PHONY: build
-build: tools ## build the functions and the driver
-	@cargo build --release -p ingest -p process -p query -p tests \
-		--bin ingest --bin process --bin query --bin demo
+build: tools ## build the functions, the runner and the driver
+	@cargo build --release -p ingest -p process -p query -p runner -p tests \
+		--bin ingest --bin process --bin query --bin runner --bin demo
 
 ##@ checks
 

@@ -61,7 +61,9 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
     // A request that was sent again may have been taken twice, and a killed process has lost
     // its count. Everything else is to be exact even then.
     let outcomes = figures.outcomes.as_ref();
-    let outcomes = outcomes.filter(|_| figures.kills == 0 && tally.retries == 0);
+    let deliveries = status::deliveries(&figures.lives);
+    let again = tally.retries + deliveries.values().map(|one| one.retries).sum::<u64>();
+    let outcomes = outcomes.filter(|_| figures.kills == 0 && again == 0);
     let repeats = outcomes.map(|all| all.get("repeat").copied().unwrap_or_default());
     let restarts = status::lives(&figures.lives);
     let restarts = restarts.values().map(|life| life.restarts).sum::<u64>();
@@ -126,6 +128,12 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
             figures.dead.values().sum(),
             0,
             "in the topics of dead letters",
+        ),
+        count(
+            "lost",
+            deliveries.values().map(|one| one.lost).sum(),
+            0,
+            "for neither a function nor a dead letter sink took them",
         ),
         Count {
             what: "crashes",

@@ -123,8 +123,13 @@ pub(super) fn figures(figures: &Figures) -> String {
             "{name:<12} {starts} cold starts (p50 {p50} ms, p99 {p99} ms), {restarts} restarts, {size} MB at the end\n"
         );
     }
-    for line in status::deliveries(&figures.lives) {
-        text += &format!("{line}\n");
+    for (name, deliveries) in status::deliveries(&figures.lives) {
+        text += &format!(
+            "{name}: {} delivered, {} attempts again, {} dead letters\n",
+            grouped(deliveries.delivered),
+            grouped(deliveries.retries),
+            grouped(deliveries.dead_letters),
+        );
     }
     let tally = &figures.tally;
     let posted = tally.accepted + tally.refusals();
@@ -170,11 +175,10 @@ fn rate(events: u64, within: Duration) -> String {
 }
 
 /// Returns the element of sorted values that so many percent of them do not exceed.
-fn percentile(sorted: &[u64], percent: usize) -> String {
+fn percentile(sorted: &[f64], percent: usize) -> String {
     let place = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-    sorted
-        .get(place)
-        .map_or_else(|| "-".to_owned(), u64::to_string)
+    let value = sorted.get(place);
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -206,10 +210,10 @@ mod tests {
 
     #[test]
     fn a_percentile_is_a_value_that_occurred() {
-        let hundred: Vec<u64> = (1..=100).collect();
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(percentile(&hundred, 50), "50");
         assert_eq!(percentile(&hundred, 99), "99");
-        assert_eq!(percentile(&[7], 99), "7");
+        assert_eq!(percentile(&[7.0], 99), "7");
         assert_eq!(percentile(&[], 50), "-");
     }
 

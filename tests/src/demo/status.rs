@@ -8,8 +8,19 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Status {
     pub(super) services: Vec<Service>,
-    #[serde(default)]
-    pub(super) eventing: serde_json::Value,
+    pub(super) eventing: Vec<Subscription>,
+}
+
+/// What became of a trigger's or a source's events since the runner's start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Subscription {
+    kind: String,
+    name: String,
+    delivered: u64,
+    retries: u64,
+    dead_letters: u64,
+    lost: u64,
 }
 
 /// A Service or a Deployment.
@@ -18,7 +29,6 @@ pub(super) struct Status {
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) instances: Vec<Instance>,
-    #[serde(default)]
     pub(super) cold_starts: ColdStarts,
 }
 
@@ -35,7 +45,7 @@ pub(super) struct Instance {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ColdStarts {
     pub(super) count: u64,
-    pub(super) last_millis: Vec<u64>,
+    pub(super) last_millis: Vec<f64>,
 }
 
 impl Status {
@@ -75,7 +85,8 @@ fn resident_bytes(status: &str) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Life {
     pub(super) cold_starts: u64,
-    pub(super) millis: Vec<u64>,
+    /// In order.
+    pub(super) millis: Vec<f64>,
     pub(super) restarts: u64,
     pub(super) resident_bytes: u64,
 }
@@ -87,26 +98,40 @@ pub(super) fn lives(lives: &[Status]) -> BTreeMap<String, Life> {
         let sum = sums.entry(service.name.clone()).or_default();
         sum.cold_starts += service.cold_starts.count;
         sum.millis.extend(&service.cold_starts.last_millis);
-        sum.restarts += service
-            .instances
-            .iter()
-            .map(|one| one.restarts)
-            .sum::<u64>();
+        let restarts = service.instances.iter().map(|one| one.restarts);
+        sum.restarts += restarts.sum::<u64>();
         // Of those who are no more nothing is left.
-        sum.resident_bytes += service
-            .instances
-            .iter()
-            .map(Instance::resident_bytes)
-            .sum::<u64>();
+        let sizes = service.instances.iter().map(Instance::resident_bytes);
+        sum.resident_bytes = sizes.sum();
     }
-    sums.values_mut()
-        .for_each(|life| life.millis.sort_unstable());
+    for sum in sums.values_mut() {
+        sum.millis.sort_unstable_by(f64::total_cmp);
+    }
     sums
 }
 
-/// Returns a line for each subscription, over all lives of the runner.
-pub(super) fn deliveries(_lives: &[Status]) -> Vec<String> {
-    Vec::new()
+/// What became of a subscription's events, over all lives of the runner.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    pub(super) delivered: u64,
+    pub(super) retries: u64,
+    pub(super) dead_letters: u64,
+    pub(super) lost: u64,
+}
+
+/// Sums the lives of the runner up, by trigger or source.
+pub(super) fn deliveries(lives: &[Status]) -> BTreeMap<String, Deliveries> {
+    let mut sums: BTreeMap<String, Deliveries> = BTreeMap::new();
+    for one in lives.iter().flat_map(|status| &status.eventing) {
+        let sum = sums
+            .entry(format!("{} {}", one.kind, one.name))
+            .or_default();
+        sum.delivered += one.delivered;
+        sum.retries += one.retries;
+        sum.dead_letters += one.dead_letters;
+        sum.lost += one.lost;
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -127,15 +152,21 @@ mod tests {
         let status: Status = serde_json::from_str(
             r#"{"services":[
                 {"namespace":"n","name":"process","instances":[],
-                 "coldStarts":{"count":2,"lastMillis":[30,20]}},
+                 "coldStarts":{"count":2,"lastMillis":[30.5,20],"lastStartMillis":[]}},
                 {"namespace":"n","name":"process-pull",
-                 "instances":[{"pid":null,"port":1,"state":"ready","restarts":3}]}]}"#,
+                 "instances":[{"pid":null,"port":1,"state":"ready","restarts":3}],
+                 "coldStarts":{"count":0,"lastMillis":[],"lastStartMillis":[]}}],
+                "eventing":[{"kind":"Trigger","namespace":"n","name":"ingest","delivered":7,
+                 "filtered":0,"replies":0,"retries":1,"failed":0,"deadLetters":0,"lost":0,
+                 "inFlight":0,"lag":0}]}"#,
         )
         .unwrap();
         assert_eq!(status.instances("process").count(), 1);
-        let lives = lives(&[status.clone(), status]);
-        assert_eq!(lives["process"].millis, [20, 20, 30, 30]);
-        assert_eq!(lives["process"].cold_starts, 4);
-        assert_eq!(lives["process-pull"].restarts, 6);
+        let both = [status.clone(), status];
+        let services = lives(&both);
+        assert_eq!(services["process"].millis, [20.0, 20.0, 30.5, 30.5]);
+        assert_eq!(services["process"].cold_starts, 4);
+        assert_eq!(services["process-pull"].restarts, 6);
+        assert_eq!(deliveries(&both)["Trigger ingest"].delivered, 14);
     }
 }
