@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 pub type Fields = Map<String, Value>;
 
 /// Members that say something about a case and nothing that could be checked.
-const REMARKS: [&str; 14] = [
+const REMARKS: [&str; 16] = [
     "name",
+    "title",
     "about",
     "note",
     "notes",
@@ -20,17 +21,29 @@ const REMARKS: [&str; 14] = [
     "origin",
     "evidence",
     "source",
+    "sources",
     "source_files",
     "default_origin",
     "id",
 ];
 
 /// Members that begin like this tell what another implementation answers.
-const OTHERS_ANSWERS: [&str; 2] = ["openmeter_", "mock_"];
+const OTHERS_ANSWERS: [&str; 5] = ["openmeter_", "mock_", "sdk_", "knative_", "interop_"];
+
+/// What the cases of a file are about, which its content says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A list `suites`: metering, as OpenMeter answers.
+    OpenMeter,
+    /// An object `groups`: CloudEvents' bindings and Knative's brokers.
+    CloudEvents,
+}
 
 /// The suites of a file.
 #[derive(Debug)]
 pub struct CaseFile {
+    /// What they are about.
+    pub format: Format,
     /// In the order of the file.
     pub suites: Vec<Suite>,
     /// What is no suite: each one is reported as a failure.
@@ -93,17 +106,27 @@ impl CaseFile {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let root: Value = serde_json::from_str(text)?;
-        let Some(suites) = root.get("suites").and_then(Value::as_array) else {
-            anyhow::bail!("the file has no list `suites`");
+        let (format, suites): (_, Vec<_>) = match (root.get("suites"), root.get("groups")) {
+            (Some(Value::Array(suites)), None) => {
+                let place = |(place, suite)| (format!("suites[{place}]"), Suite::read(suite));
+                let suites = suites.iter().enumerate().map(place);
+                (Format::OpenMeter, suites.collect())
+            }
+            (None, Some(Value::Object(groups))) => {
+                let place = |(id, group): (&String, _)| (id.clone(), Suite::of_group(id, group));
+                (Format::CloudEvents, groups.iter().map(place).collect())
+            }
+            _ => anyhow::bail!("the file has neither a list `suites` nor an object `groups`"),
         };
         let mut file = Self {
+            format,
             suites: Vec::new(),
             malformed: Vec::new(),
         };
-        for (place, suite) in suites.iter().enumerate() {
-            match Suite::read(suite) {
+        for (place, suite) in suites {
+            match suite {
                 Ok(suite) => file.suites.push(suite),
-                Err(what) => file.malformed.push(format!("suites[{place}] {what}")),
+                Err(what) => file.malformed.push(format!("{place} {what}")),
             }
         }
         Ok(file)
@@ -112,11 +135,19 @@ impl CaseFile {
 
 impl Suite {
     fn read(suite: &Value) -> Result<Self, &'static str> {
-        let mut fields = suite.as_object().ok_or("is no object")?.clone();
-        let id = fields.get("id").and_then(Value::as_str);
-        let id = id.ok_or("has no text `id`")?.to_owned();
+        let id = suite.as_object().ok_or("is no object")?.get("id");
+        let id = id.and_then(Value::as_str).ok_or("has no text `id`")?;
+        Self::of_group(id, suite)
+    }
+
+    fn of_group(id: &str, group: &Value) -> Result<Self, &'static str> {
+        let mut fields = group.as_object().ok_or("is no object")?.clone();
         match fields.remove("cases") {
-            Some(Value::Array(cases)) => Ok(Self { id, fields, cases }),
+            Some(Value::Array(cases)) => Ok(Self {
+                id: id.to_owned(),
+                fields,
+                cases,
+            }),
             _ => Err("has no list `cases`"),
         }
     }

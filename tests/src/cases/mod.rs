@@ -1,5 +1,5 @@
-//! Acceptance cases given as data: what another implementation of metering answers, run
-//! against ours over HTTP.
+//! Acceptance cases given as data: what other implementations of metering, of CloudEvents and
+//! of Knative answer, run against ours.
 //!
 //! Layout:
 //! - [`CaseFile`], [`Suite`], [`Case`], [`Failure`]: the file
@@ -7,13 +7,17 @@
 //! - [`Fixture`]: the meters and events that a case stands on
 //! - `jobs`: cases that can run beside each other, each on a stack that others do not see
 //! - `definitions`, `parse`, `query`, `csv`, `ingest`, `events`: the suites, by family
+//! - `cloudevents`: the groups of a file of CloudEvents and Knative
+//! - [`Deviations`]: what we answer otherwise on purpose
 //! - [`Report`]: what came of it
 //!
 //! A case that is not understood fails: what was never checked must not count as met.
 
+mod cloudevents;
 mod compare;
 mod csv;
 mod definitions;
+mod deviations;
 mod events;
 mod file;
 mod fixture;
@@ -24,8 +28,10 @@ mod query;
 mod report;
 
 use futures::StreamExt as _;
+use serde_json::Value;
 
-pub use file::{Case, CaseFile, Failure, Fields, Suite};
+pub use deviations::Deviations;
+pub use file::{Case, CaseFile, Failure, Fields, Format, Suite};
 pub use fixture::Fixture;
 pub use report::{Outcome, Report, Tally, Verdict};
 
@@ -40,23 +46,26 @@ pub async fn run(file: &CaseFile) -> Report {
     let malformed = |what: &String| Verdict {
         suite: "the file".to_owned(),
         index: 0,
+        id: None,
         name: String::new(),
         outcome: Failure::malformed(what).into(),
     };
     report.verdicts.extend(file.malformed.iter().map(malformed));
-    for (_, verdict) in outcomes(&file.suites).await {
+    for (_, verdict) in outcomes(file).await {
         report.verdicts.push(verdict);
     }
     report
 }
 
-async fn outcomes(suites: &[Suite]) -> Vec<((usize, usize), Verdict)> {
+async fn outcomes(file: &CaseFile) -> Vec<((usize, usize), Verdict)> {
     let of_suite = |(place, suite)| {
-        jobs_of(suite)
-            .into_iter()
-            .map(move |job| (place, suite, job))
+        let jobs = match file.format {
+            Format::OpenMeter => jobs_of(suite),
+            Format::CloudEvents => cloudevents::jobs(suite),
+        };
+        jobs.into_iter().map(move |job| (place, suite, job))
     };
-    let jobs = suites.iter().enumerate().flat_map(of_suite);
+    let jobs = file.suites.iter().enumerate().flat_map(of_suite);
     let runs = jobs.map(|(place, suite, job): (usize, &Suite, Job<'_>)| async move {
         let verdict = |(index, outcome)| ((place, index), suite.verdict(index, outcome));
         job.await.into_iter().map(verdict).collect::<Vec<_>>()
@@ -73,17 +82,18 @@ impl Suite {
     fn verdict(&self, index: usize, outcome: Outcome) -> Verdict {
         let member = |name| self.cases.get(index)?.get(name);
         // Cases without a name are known by what they ask.
-        let name = ["name", "eventType", "query", "filter"]
+        let name = ["name", "title", "eventType", "query", "filter"]
             .into_iter()
             .find_map(member);
         let name = match name {
-            Some(serde_json::Value::String(name)) => name.clone(),
+            Some(Value::String(name)) => name.clone(),
             Some(other) => other.to_string(),
             None => String::new(),
         };
         Verdict {
             suite: self.id.clone(),
             index,
+            id: member("id").and_then(Value::as_str).map(str::to_owned),
             name,
             outcome,
         }

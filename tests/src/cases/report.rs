@@ -37,6 +37,8 @@ pub struct Verdict {
     pub suite: String,
     /// Its place in the suite.
     pub index: usize,
+    /// Its id, if it has one.
+    pub id: Option<String>,
     /// Its name, or nothing.
     pub name: String,
     /// What became of it.
@@ -97,14 +99,14 @@ impl Report {
     pub fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
         for verdict in &self.verdicts {
             if let Outcome::Failed(failure) = &verdict.outcome {
-                let Verdict {
-                    suite, index, name, ..
-                } = verdict;
+                let Verdict { suite, name, .. } = verdict;
+                let id = verdict.id.clone();
+                let which = id.unwrap_or_else(|| verdict.index.to_string());
                 let expected = one_line(&failure.expected);
                 let got = one_line(&failure.got);
                 writeln!(
                     out,
-                    "FAILED {suite} {index} {name:?}: expected {expected}, got {got}"
+                    "FAILED {suite} {which} {name:?}: expected {expected}, got {got}"
                 )?;
             }
         }
@@ -158,6 +160,7 @@ mod tests {
         let verdict = |suite: &str, outcome| Verdict {
             suite: suite.to_owned(),
             index: 3,
+            id: (suite == "c").then(|| "c-007".to_owned()),
             name: "a name".to_owned(),
             outcome,
         };
@@ -167,6 +170,7 @@ mod tests {
                 verdict("a", Outcome::Failed(Failure::new("5", "6\n7"))),
                 verdict("b", Outcome::Skipped("not yet".to_owned())),
                 verdict("b", Outcome::Skipped("not yet".to_owned())),
+                verdict("c", Outcome::Failed(Failure::new("7", "8"))),
             ],
         };
         let mut text = Vec::new();
@@ -174,10 +178,12 @@ mod tests {
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "FAILED a 3 \"a name\": expected 5, got 6\\n7\n\
+             FAILED c c-007 \"a name\": expected 7, got 8\n\
              skipped b: not yet: 2\n\
              a: 1 passed, 1 failed, 0 skipped\n\
              b: 0 passed, 0 failed, 2 skipped\n\
-             1 passed, 1 failed, 2 skipped\n"
+             c: 0 passed, 1 failed, 0 skipped\n\
+             1 passed, 2 failed, 2 skipped\n"
         );
     }
 }
