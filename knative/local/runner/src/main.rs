@@ -4,8 +4,9 @@ use std::{
     io::{IsTerminal as _, Write as _},
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,6 +15,7 @@ use axum::{Json, Router, routing::get, serve::ListenerExt as _};
 use clap::{Args, Parser, Subcommand};
 use runner::{
     cluster::{self, Cluster},
+    eventing::{self, Eventing},
     manifests::{self, Mistake, Object},
     serving::{self, Folders},
 };
@@ -21,6 +23,8 @@ use serde_json::json;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -28,8 +32,10 @@ use tracing_subscriber::EnvFilter;
 /// EX_USAGE of sysexits.h: the manifests are wrong, and starting again will not help.
 const WRONG_MANIFESTS: u8 = 64;
 
-/// With what eventing takes to finish, less than the 30 s that a runner has to end.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// With the 15 s that eventing may take before, less than the 30 s that a runner has to end.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Parser)]
 #[command(about = "Knative on one machine")]
@@ -115,42 +121,78 @@ fn render(folder: &Path) -> Ended {
 }
 
 /// Reads all that the manifests say, or all that is wrong with them.
-fn read(objects: &[Object]) -> Result<serving::Plan, Vec<Mistake>> {
-    serving::Plan::read(objects)
+fn read(objects: &[Object]) -> Result<(serving::Plan, eventing::Plan), Vec<Mistake>> {
+    match (serving::Plan::read(objects), eventing::Plan::read(objects)) {
+        (Ok(serving), Ok(eventing)) => Ok((serving, eventing)),
+        (serving, eventing) => {
+            let mut mistakes = serving.err().unwrap_or_default();
+            mistakes.extend(eventing.err().unwrap_or_default());
+            mistakes.sort();
+            Err(mistakes)
+        }
+    }
 }
 
 async fn run(arguments: RunArguments) -> Ended {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let mut told_to_end = pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
     let folder = arguments.folder;
-    let plan = match manifests::render(&folder).and_then(|objects| read(&objects)) {
-        Ok(plan) => plan,
+    let (serving, eventing) = match manifests::render(&folder).and_then(|objects| read(&objects)) {
+        Ok(plans) => plans,
         Err(mistakes) => return Ok(Err(mistakes)),
     };
+    let ingress = Listener::bind(arguments.ingress_port).await?;
     let api = Listener::bind(arguments.api_port).await?;
     let admin = Listener::bind(arguments.admin_port).await?;
+    let ready = format!(
+        "ready ingress={} api={} admin={}",
+        ingress.url, api.url, admin.url
+    );
     let folders = Folders {
         programs: arguments.bin_dir.map_or_else(beside, Ok)?,
         state: std::path::absolute(&arguments.state).context("find the state folder")?,
     };
-    let cluster = Cluster::start(plan, folders).context("start the services")?;
-    let stop = CancellationToken::new();
-    let ready = format!("ready api={} admin={}", api.url, admin.url);
-    api.serve(cluster.api(), &stop);
-    admin.serve(status(cluster.clone()), &stop);
+    let cluster = Cluster::start(serving, folders).context("start the services")?;
+    let eventing = tokio::select! {
+        started = Eventing::start(eventing, cluster.clone()) => Some(started.context("start eventing")?),
+        () = &mut told_to_end => None,
+    };
+    let Some(eventing) = eventing else {
+        cluster.stop(STOP_WITHIN).await;
+        return Ok(Ok(()));
+    };
+
+    let mut servers = Servers::default();
+    servers.serve(ingress, eventing.ingress());
+    servers.serve(api, cluster.api());
+    let eventing = Arc::new(Mutex::new(Some(eventing)));
+    servers.serve(admin, status(cluster.clone(), eventing.clone()));
     println!("{ready}");
 
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut told_to_end => break,
             _ = reload.recv() => cluster::reload(&cluster, &folder),
         }
     }
     tracing::info!("stopping");
-    stop.cancel();
+    servers.stop.cancel();
+    let eventing = eventing
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(eventing) = eventing {
+        eventing.stop().await;
+    }
     cluster.stop(STOP_WITHIN).await;
+    servers.end().await;
     Ok(Ok(()))
 }
 
@@ -163,8 +205,12 @@ fn beside() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn status(cluster: Arc<Cluster>) -> Router {
-    let status = async move || Json(json!({"services": cluster.status()}));
+fn status(cluster: Arc<Cluster>, eventing: Arc<Mutex<Option<Eventing>>>) -> Router {
+    let status = async move || {
+        let eventing = eventing.lock().unwrap_or_else(PoisonError::into_inner);
+        let eventing = eventing.as_ref().map(Eventing::status);
+        Json(json!({"services": cluster.status(), "eventing": eventing}))
+    };
     Router::new().route("/status", get(status))
 }
 
@@ -182,16 +228,33 @@ impl Listener {
         let url = format!("http://{address}");
         Ok(Self { listener, url })
     }
+}
 
-    /// Answers with `router` until `stop`, in the background.
-    fn serve(self, router: Router, stop: &CancellationToken) {
-        let listener = self.listener.tap_io(|connection| {
+/// What answers at the ports.
+#[derive(Default)]
+struct Servers {
+    tasks: JoinSet<std::io::Result<()>>,
+    /// No more requests are taken.
+    stop: CancellationToken,
+}
+
+impl Servers {
+    fn serve(&mut self, listener: Listener, router: Router) {
+        let listener = listener.listener.tap_io(|connection| {
             if let Err(error) = connection.set_nodelay(true) {
                 tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
         });
-        let server =
-            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        tokio::spawn(server.into_future());
+        let stopped = self.stop.clone().cancelled_owned();
+        let server = axum::serve(listener, router).with_graceful_shutdown(stopped);
+        self.tasks.spawn(server.into_future());
+    }
+
+    /// Waits for the last answers to be sent.
+    async fn end(mut self) {
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(LAST_ANSWERS_WITHIN, ended).await.is_err() {
+            tracing::warn!("some answers were not sent");
+        }
     }
 }

@@ -40,22 +40,16 @@ use service::{DeploymentPlan, ServicePlan};
 use template::Template;
 use workload::{Making, Workload};
 
-use crate::manifests::{Mistake, Object};
+use crate::{
+    eventing,
+    manifests::{Mistake, Object},
+};
 
 pub use front::{ColdStarts, Service};
 pub use pod::{Phase, Status};
 
 pub(crate) use front::{Client, client};
 pub(crate) use route::{Routes, ServiceName, named};
-
-/// What is for [`crate::eventing`] to read.
-const EVENTING: [(&str, &str); 5] = [
-    ("eventing.knative.dev/v1", "Broker"),
-    ("eventing.knative.dev/v1", "Trigger"),
-    ("sources.knative.dev/v1", "KafkaSource"),
-    ("eventing.knative.dev/v1alpha1", "KafkaSink"),
-    ("sources.knative.dev/v1", "PingSource"),
-];
 
 /// What the manifests ask for, beside events.
 #[derive(Debug)]
@@ -149,7 +143,7 @@ impl Plan {
                     | ("apps/v1", "Deployment")
                     | ("gateway.networking.k8s.io/v1", "HTTPRoute")
             );
-            if !ours && !EVENTING.contains(&(api_version, kind)) {
+            if !ours && !eventing::KINDS.contains(&(api_version, kind)) {
                 keep(vec![object.mistake(
                     "kind",
                     format!("{api_version} {kind} is not supported here"),
