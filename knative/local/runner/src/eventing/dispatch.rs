@@ -148,6 +148,7 @@ impl Dispatch {
             recorded_at,
         };
         let counts = &self.deliverer.counts;
+        let content = content.map(|event| placed(event, place));
         let event = match (&self.reading, content) {
             (Reading::Trigger(filter), Ok(event)) if filter.matches(&event) => event,
             (Reading::Trigger(_), Ok(_)) => {
@@ -163,7 +164,8 @@ impl Dispatch {
             }
             (Reading::Source { extensions, .. }, Ok(event)) => extended(event, extensions),
             (Reading::Source { name, extensions }, Err(foreign)) => {
-                extended(wrap(name, place, foreign.record), extensions)
+                let event = placed(wrap(name, place, foreign.record), place);
+                extended(event, extensions)
             }
         };
         if self.deliverer.deliver(event).await == Fate::Settled {
@@ -185,6 +187,13 @@ impl Dispatch {
         // The first one stands for all.
         self.broken.get_or_init(|| format!("{error}: {cause}"));
     }
+}
+
+/// Says in an event where it was read, as Knative does before it filters.
+fn placed(event: CloudEvent, at: Place<'_>) -> CloudEvent {
+    event
+        .with_extension("knativekafkapartition", at.partition.to_string())
+        .with_extension("knativekafkaoffset", at.offset.to_string())
 }
 
 fn extended(event: CloudEvent, extensions: &BTreeMap<String, String>) -> CloudEvent {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -31,6 +31,8 @@ use crate::network::Network;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The shortest that Kafka allows by default: members that do not come back are given up soon.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long Kafka is left alone before it is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes on their way to Kafka.
 const BUDGET: usize = 64 << 20;
 /// How long the end may take in all.
@@ -276,9 +278,15 @@ impl Group {
             whose: whose(),
             source,
         };
-        fix_start(&config, &self.id, &topics, self.start)
-            .await
-            .map_err(subscribe)?;
+        // While members of a process that was killed are not given up, Kafka takes no offsets
+        // from elsewhere.
+        let begun = Instant::now();
+        while let Err(error) = fix_start(&config, &self.id, &topics, self.start).await {
+            if !error.is_retryable() || begun.elapsed() > JOIN_TIMEOUT {
+                return Err(subscribe(error));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
         let instances = (0..self.consumers).map(|n| format!("{}-{n}", self.id));
         let instances: Vec<String> = instances.collect();
         let members = instances
