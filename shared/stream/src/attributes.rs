@@ -13,8 +13,12 @@ use crate::DecodeError;
 /// The extension in which ingest says when it took the event.
 pub(crate) const INGESTED_AT: &str = "ingestedat";
 
-/// How many extensions an event may have beside [`INGESTED_AT`]. Each costs many times its
-/// letters, here, in librdkafka and in the store, and a megabyte has room for 100,000.
+/// Extensions that are added on an event's way. They are not counted: they must not make an
+/// event into none. Knative's broker and KafkaSource say by theirs where they read the event.
+const ADDED: [&str; 3] = [INGESTED_AT, "knativekafkapartition", "knativekafkaoffset"];
+
+/// How many extensions an event may have beside [`ADDED`]. Each costs many times its letters,
+/// here, in librdkafka and in the store, and a megabyte has room for 100,000.
 const MAX_EXTENSIONS: usize = 100;
 
 /// An attribute's value, typed as JSON types it.
@@ -109,8 +113,7 @@ impl<'a> Attributes<'a> {
         if self.extensions.iter().any(|(known, _)| *known == name) {
             return Err(twice(name));
         }
-        // Not counted is what ingest adds: it must not make an event into none.
-        if name != INGESTED_AT {
+        if !ADDED.contains(&&*name) {
             self.counted += 1;
         }
         if self.counted > MAX_EXTENSIONS {

@@ -376,10 +376,17 @@ fn an_event_has_a_hundred_extensions_at_most() {
         let events = http::decode_json(text.as_bytes(), LIMIT).unwrap();
         events.each.into_iter().next().unwrap()
     };
-    // What ingest adds is not counted, so that its record is an event too.
+    // What ingest adds is not counted, so that its record is an event too, nor is what Knative
+    // adds on its way to process.
     let mut full = decode(&json(100)).unwrap();
     full.stamp(jiff::Timestamp::UNIX_EPOCH);
     crate::kafka::decode(&stream::kafka::encode(&full)).unwrap();
+    let delivered = full
+        .clone()
+        .with_extension("knativekafkapartition", "0")
+        .with_extension("knativekafkaoffset", "7");
+    let (headers, body) = http::encode(&delivered).unwrap();
+    http::decode_one(&headers, &body).unwrap();
 
     let reason = "has more than 100 extension attributes";
     assert_eq!(decode(&json(101)).unwrap_err().to_string(), reason);
