@@ -274,6 +274,8 @@ async fn a_source_begins_at_the_beginning_and_wraps_what_is_no_event() {
         ("ce-source", source.as_str()),
         ("ce-key", "k"),
         ("ce-kafkaheaderh", "v"),
+        ("ce-knativekafkapartition", "0"),
+        ("ce-knativekafkaoffset", "0"),
     ] {
         assert_eq!(received[0].header(header), Some(value));
     }
