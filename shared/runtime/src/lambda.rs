@@ -8,10 +8,10 @@
 use anyhow::Context as _;
 use axum::{
     Router,
-    http::Method,
+    http::{Method, Uri, uri::PathAndQuery},
     response::{IntoResponse as _, Response},
 };
-use lambda_http::{Request, request::RequestContext, service_fn};
+use lambda_http::{Request, RequestExt as _, request::RequestContext, service_fn};
 use tower::ServiceExt as _;
 
 use crate::problem;
@@ -27,7 +27,10 @@ pub(crate) async fn run(router: Router) -> anyhow::Result<()> {
         .context("serve on lambda")
 }
 
-async fn answer(router: Router, request: Request) -> Result<Response, String> {
+async fn answer(router: Router, mut request: Request) -> Result<Response, String> {
+    if let Some(uri) = without_stage(&request) {
+        *request.uri_mut() = uri;
+    }
     let context = request.extensions().get::<RequestContext>();
     let is_event = matches!(context, Some(RequestContext::PassThrough));
     // A function URL is open to the world, and what comes in at `/events` is trusted to be
@@ -45,4 +48,32 @@ async fn answer(router: Router, request: Request) -> Result<Response, String> {
         return Err(format!("the event was answered with {status}"));
     }
     Ok(response)
+}
+
+/// Returns the URI without the name of an API's stage, which is how the API is deployed and none
+/// of its paths. An HTTP API puts it in front of the path; for a REST API `lambda_http` does,
+/// unless the path begins with it already.
+fn without_stage(request: &Request) -> Option<Uri> {
+    let prefix = match request.extensions().get::<RequestContext>()? {
+        RequestContext::ApiGatewayV1(api) => {
+            let prefix = format!("/{}", api.stage.as_deref()?);
+            let is_path = request.raw_http_path().starts_with(&format!("{prefix}/"));
+            (!is_path).then_some(prefix)?
+        }
+        RequestContext::ApiGatewayV2(api) => format!("/{}", api.stage.as_deref()?),
+        _ => return None,
+    };
+    let rest = request
+        .uri()
+        .path_and_query()?
+        .as_str()
+        .strip_prefix(&prefix)?;
+    let path = match rest.chars().next() {
+        Some('/') => PathAndQuery::try_from(rest).ok()?,
+        None | Some('?') => PathAndQuery::try_from(format!("/{rest}")).ok()?,
+        Some(_) => return None,
+    };
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).ok()
 }
