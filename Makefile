@@ -69,6 +69,10 @@ build: tools ## build the functions, the runner and the driver
 test: up ## every test, on the real engines; ends with counts
 	@eval "$$($(ENGINES) env)" && tests/run
 
+.PHONY: manifests
+manifests: tools ## render the manifests and check them, without a cluster
+	@cargo run --quiet -p tests --bin manifests
+
 .PHONY: bench
 bench: up ## ratios against a baseline in the same run, and target/bench.json; ONLY=name
 	@cargo build --release -p ingest -p process -p query -p tests \

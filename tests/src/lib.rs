@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod cases;
 pub mod demo;
+pub mod manifests;
 pub mod stack;
 pub mod valkey;

@@ -1,0 +1,124 @@
+//! Rules for what the functions are told.
+
+use std::collections::BTreeSet;
+
+use runner::manifests::{Mistake, Object};
+use runtime::{ConfigError, Env};
+use serde_json::Value;
+
+use super::{
+    eventing::in_force,
+    set::{BROKER, CONFIG_MAP, KAFKA_SINK, KAFKA_SOURCE, Set, TRIGGER, texts},
+};
+
+/// The ConfigMap of all functions.
+const SETTINGS: &str = "openmeter";
+
+/// How a function reads its settings.
+type Read = fn(&Env) -> Result<(), ConfigError>;
+
+/// The functions, by the last part of their images' names.
+const FUNCTIONS: [(&str, Read); 3] = [
+    ("ingest", |env| ingest::Config::from_env(env).map(drop)),
+    ("process", |env| process::Config::from_env(env).map(drop)),
+    ("query", |env| query::Config::from_env(env).map(drop)),
+];
+
+/// Each function would start with what it is told, and is told nothing that nobody asks for.
+pub(super) fn settings(set: &Set) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut asked = BTreeSet::new();
+    for (object, container, field) in set.containers() {
+        let image = container["image"].as_str().unwrap_or_default();
+        let name = image.rsplit('/').next().unwrap_or_default();
+        let name = name.split([':', '@']).next().unwrap_or_default();
+        let Some((_, read)) = FUNCTIONS.iter().find(|(function, _)| *function == name) else {
+            let why = format!("{name:?} is no function");
+            mistakes.push(object.mistake(format!("{field}.image"), why));
+            continue;
+        };
+        let env = Env::from_pairs(set.environment(object, container));
+        for wrong in read(&env).err().iter().flat_map(ConfigError::mistakes) {
+            mistakes.push(object.mistake(format!("{field}.env"), wrong.to_string()));
+        }
+        asked.extend(env.variables().into_iter().map(|variable| variable.name));
+        for name in own_variables(&container["env"]) {
+            if !asked.contains(name) {
+                let field = format!("{field}.env");
+                mistakes.push(object.mistake(field, format!("nobody asks for {name}")));
+            }
+        }
+    }
+    for map in set.of(CONFIG_MAP).filter(|map| map.name == SETTINGS) {
+        for name in map.value["data"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name)
+        {
+            if !asked.contains(name.as_str()) {
+                mistakes.push(map.mistake("data", format!("nobody asks for {name}")));
+            }
+        }
+    }
+    mistakes
+}
+
+fn own_variables(env: &Value) -> impl Iterator<Item = &str> {
+    let names = env.as_array().into_iter().flatten();
+    names.filter_map(|variable| variable["name"].as_str())
+}
+
+/// Kafka and its topics have the same names for the functions and for Knative, which both have
+/// to be told.
+pub(super) fn one_kafka(set: &Set) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut same = |object: &Object, field: &str, setting: &str, has: Option<&str>| {
+        let said = set.data(SETTINGS, object).remove(setting);
+        if let Some(said) = said
+            && has != Some(said.as_str())
+        {
+            let why = format!("must be {said}, which {setting} says");
+            mistakes.push(object.mistake(field, why));
+        }
+    };
+    const BROKERS: &str = "OPENMETER_KAFKA_BROKER";
+    for object in set.of(KAFKA_SOURCE).chain(set.of(KAFKA_SINK)) {
+        let servers = texts(&object.value["spec"]["bootstrapServers"]).join(",");
+        same(object, "spec.bootstrapServers", BROKERS, Some(&servers));
+    }
+    for broker in set.of(BROKER) {
+        let Some(map) = set.referred(&broker.value["spec"]["config"], broker) else {
+            continue;
+        };
+        let servers = map.value["data"]["bootstrap.servers"].as_str();
+        same(map, "data.bootstrap.servers", BROKERS, servers);
+    }
+    for source in set.of(KAFKA_SOURCE) {
+        let topics = texts(&source.value["spec"]["topics"]).join(",");
+        same(
+            source,
+            "spec.topics",
+            "OPENMETER_KAFKA_TOPIC",
+            Some(&topics),
+        );
+    }
+    for (kind, setting) in [
+        (KAFKA_SOURCE, "OPENMETER_KAFKA_DEAD_TOPIC"),
+        (TRIGGER, "OPENMETER_KAFKA_INGEST_DEAD_TOPIC"),
+    ] {
+        for object in set.of(kind) {
+            let delivery = in_force(set, object);
+            let dead = delivery.get("deadLetterSink").map(|sink| &sink["ref"]);
+            if let Some(sink) = dead.and_then(|dead| set.referred(dead, object)) {
+                same(
+                    sink,
+                    "spec.topic",
+                    setting,
+                    sink.value["spec"]["topic"].as_str(),
+                );
+            }
+        }
+    }
+    mistakes
+}
