@@ -87,6 +87,8 @@ end
 
 -- KEYS: epoch, identity ...
 -- ARGV: 'trust' or 'adopt', window in microseconds, milliseconds that it is kept, claim ...
+-- A claim for which the store knows a winner is that winner, followed by the claim itself: what
+-- it is sent again of may be registered, and not in the store yet.
 -- Reply: {epoch or '', {winner or '' per identity}}; with 'trust' and no current
 -- epoch nothing is registered and the second list is empty. '' = the claim won.
 local function register(keys, args)
@@ -106,7 +108,10 @@ local function register(keys, args)
         return { '', winners }
     end
     for i = 2, #keys do
-        winners[i - 1] = settle(keys[i], args[i + 2], window, kept)
+        local claim = string.sub(args[i + 2], 1, 24)
+        local own = string.sub(args[i + 2], 25)
+        local same = own ~= '' and verbatim(keys[i], own)
+        winners[i - 1] = same or settle(keys[i], claim, window, kept)
     end
     return { epoch or '', winners }
 end

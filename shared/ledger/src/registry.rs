@@ -62,6 +62,27 @@ struct Answer {
     winner: Option<Seen>,
 }
 
+/// A claim, and the winner that the store has for it.
+#[derive(Clone, Copy)]
+struct Asked {
+    claim: Claim,
+    stored: Option<Seen>,
+}
+
+impl Asked {
+    fn alone(claim: Claim) -> Self {
+        Self {
+            claim,
+            stored: None,
+        }
+    }
+
+    /// What is registered, unless the registry knows better.
+    fn best(&self) -> Seen {
+        self.stored.unwrap_or(self.claim.seen)
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Mode {
     /// Register only in buckets that know all they should know.
@@ -120,7 +141,10 @@ impl Registry {
         };
         let mut unknown = old;
         let mut lost = false;
-        let recent_claims: Vec<_> = recent.iter().map(|index| claims[*index]).collect();
+        let recent_claims: Vec<_> = recent
+            .iter()
+            .map(|index| Asked::alone(claims[*index]))
+            .collect();
         for (index, answer) in recent
             .into_iter()
             .zip(self.register(Mode::Trust, &recent_claims).await?)
@@ -166,19 +190,16 @@ impl Registry {
             .seen(&identities)
             .await
             .map_err(JudgeError::History)?;
-        let best: Vec<_> = places
+        let asked: Vec<_> = places
             .iter()
             .map(|place| {
                 let claim = claims[*place];
                 let stored = stored.get(&claim.identity).map_or(&[][..], Vec::as_slice);
-                let winner = claim.winner_among(self.config.window, stored).copied();
-                Claim {
-                    seen: winner.unwrap_or(claim.seen),
-                    ..claim
-                }
+                let stored = claim.winner_among(self.config.window, stored).copied();
+                Asked { claim, stored }
             })
             .collect();
-        for (place, answer) in places.iter().zip(self.register(Mode::Adopt, &best).await?) {
+        for (place, answer) in places.iter().zip(self.register(Mode::Adopt, &asked).await?) {
             judged.epochs[*place] = answer.epoch;
             judged.winners[*place] = answer
                 .winner
@@ -234,13 +255,13 @@ impl Registry {
         Ok(epochs)
     }
 
-    async fn register(&self, mode: Mode, claims: &[Claim]) -> Result<Vec<Answer>, LedgerError> {
+    async fn register(&self, mode: Mode, claims: &[Asked]) -> Result<Vec<Answer>, LedgerError> {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
         let mut buckets = vec![Vec::new(); BUCKETS];
         for (index, claim) in claims.iter().enumerate() {
-            buckets[bucket(&claim.identity)].push(index);
+            buckets[bucket(&claim.claim.identity)].push(index);
         }
         let groups: Vec<(usize, &[usize])> = buckets
             .iter()
@@ -260,7 +281,7 @@ impl Registry {
                 return Err(LedgerError::Unexpected("om_register"));
             }
             for (order, place) in places.iter().enumerate() {
-                let winner = trusted.then(|| reply.winners[order].unwrap_or(claims[*place].seen));
+                let winner = trusted.then(|| reply.winners[order].unwrap_or(claims[*place].best()));
                 answers[*place] = Some(Answer {
                     epoch: reply.epoch.clone(),
                     winner,
@@ -274,7 +295,7 @@ impl Registry {
     }
 
     /// Adds a call of `om_register` with claims that are all of one bucket.
-    fn add_registration(&self, calls: &mut Pipeline, mode: Mode, bucket: usize, claims: &[Claim]) {
+    fn add_registration(&self, calls: &mut Pipeline, mode: Mode, bucket: usize, claims: &[Asked]) {
         calls
             .cmd("FCALL")
             .arg(self.ledger.function("om_register"))
@@ -282,7 +303,7 @@ impl Registry {
             .arg(self.key(bucket, "epoch"));
         let identities = self.key(bucket, "").into_bytes();
         for claim in claims {
-            calls.arg([&identities[..], &claim.identity.0[..]].concat());
+            calls.arg([&identities[..], &claim.claim.identity.0[..]].concat());
         }
         calls.arg(match mode {
             Mode::Trust => "trust",
@@ -292,7 +313,11 @@ impl Registry {
             .arg(as_micros(self.config.window))
             .arg(self.kept_millis());
         for claim in claims {
-            calls.arg(&encode(&claim.seen)[..]);
+            let seen = encode(&claim.claim.seen);
+            match claim.stored {
+                Some(stored) => calls.arg([encode(&stored), seen].concat()),
+                None => calls.arg(&seen[..]),
+            };
         }
     }
 
@@ -304,9 +329,11 @@ impl Registry {
     pub(crate) async fn adopt(&self, rows: &[(Identity, Seen)]) -> Result<(), LedgerError> {
         let claims: Vec<_> = rows
             .iter()
-            .map(|(identity, seen)| Claim {
-                identity: *identity,
-                seen: *seen,
+            .map(|(identity, seen)| {
+                Asked::alone(Claim {
+                    identity: *identity,
+                    seen: *seen,
+                })
             })
             .collect();
         self.register(Mode::Adopt, &claims).await.map(drop)
