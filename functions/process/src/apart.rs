@@ -89,10 +89,10 @@ impl Process {
     /// Has the events list say why it is not counted. Where even that is refused, the topic of
     /// the dead says so alone.
     async fn list(&self, event: &Prepared, reason: &str) -> Result<(), ProcessError> {
-        let judged = self.ask_registry(slice::from_ref(event)).await?;
+        let asked = self.ask_registry(slice::from_ref(event)).await?;
         let mut rows = Rows::default();
-        for winner in &judged.winners {
-            rows.add_unstorable(event, winner, self.stored_at(1), reason);
+        for winner in &asked.judged.winners {
+            rows.add_unstorable(event, winner, asked.known_at, reason);
         }
         match self.store().insert_events(&rows.events).await {
             Err(error) if error.is_retryable() => Err(error.into()),
@@ -102,8 +102,8 @@ impl Process {
 
     /// Counts these events as one block; what is returned blames its rows.
     async fn count_block(&self, block: &[Prepared]) -> Result<Option<StoreError>, ProcessError> {
-        let judged = self.ask_registry(block).await?;
-        match self.write_block(block, &judged).await {
+        let asked = self.ask_registry(block).await?;
+        match self.write_block(block, &asked).await {
             Ok(()) => Ok(None),
             Err(ProcessError::Store(error)) if !error.is_retryable() => Ok(Some(error)),
             Err(error) => Err(error),

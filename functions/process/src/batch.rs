@@ -41,13 +41,23 @@ pub enum ProcessError {
     Apply(#[from] JoinError),
 }
 
+/// The winners of a batch, and when they were asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub(crate) judged: Judged,
+    /// Before the registry was asked about the batch's first event; one later for each next.
+    pub(crate) asked_at: i64,
+    /// The same, after it had answered about the last one.
+    pub(crate) known_at: i64,
+}
+
 /// Counts events. Cheap to clone.
 #[derive(Clone)]
 pub struct Process {
     meters: Meters,
     registry: Registry,
     store: Store,
-    free_stored_at: Arc<AtomicI64>,
+    free_version: Arc<AtomicI64>,
     // Set once Valkey was checked and the tables are there.
     prepared: Arc<OnceCell<()>>,
     pub(crate) witness: Arc<Mutex<Option<Witness>>>,
@@ -61,7 +71,7 @@ impl Process {
             meters,
             registry,
             store,
-            free_stored_at: Arc::default(),
+            free_version: Arc::default(),
             prepared: Arc::default(),
             witness: Arc::default(),
         }
@@ -85,8 +95,8 @@ impl Process {
     pub async fn count(&self, events: Vec<UsageEvent>) -> Result<Vec<Unstorable>, ProcessError> {
         self.prepare().await?;
         let batch = self.apply(events).await?;
-        let judged = self.judge(&batch).await?;
-        self.write(&batch, &judged).await
+        let asked = self.judge(&batch).await?;
+        self.write(&batch, &asked).await
     }
 
     /// Applies the meters that are in force now, on a thread of its own since it is the work
@@ -104,14 +114,21 @@ impl Process {
     ///
     /// Batches must be judged in the order in which they were read, and may be so before
     /// the one before is written: the registry remembers what the store does not know yet.
-    pub async fn judge(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
+    pub async fn judge(&self, batch: &[Prepared]) -> Result<Asked, ProcessError> {
         self.remember(batch, false);
         self.ask_registry(batch).await
     }
 
-    pub(crate) async fn ask_registry(&self, batch: &[Prepared]) -> Result<Judged, ProcessError> {
+    pub(crate) async fn ask_registry(&self, batch: &[Prepared]) -> Result<Asked, ProcessError> {
+        let asked_at = self.versions(batch.len());
         let judged = self.registry.judge(&claims(batch), &self.store).await;
-        judged.map_err(cannot_judge)
+        let judged = judged.map_err(cannot_judge)?;
+        let known_at = self.versions(batch.len());
+        Ok(Asked {
+            judged,
+            asked_at,
+            known_at,
+        })
     }
 
     /// Writes rows by the winners and asks whether they still stand: when this returns,
@@ -123,9 +140,9 @@ impl Process {
     pub async fn write(
         &self,
         batch: &[Prepared],
-        judged: &Judged,
+        asked: &Asked,
     ) -> Result<Vec<Unstorable>, ProcessError> {
-        match self.write_block(batch, judged).await {
+        match self.write_block(batch, asked).await {
             Ok(()) => Ok(Vec::new()),
             Err(ProcessError::Store(error)) if !error.is_retryable() => {
                 self.write_apart(batch, error).await
@@ -138,22 +155,27 @@ impl Process {
     pub(crate) async fn write_block(
         &self,
         batch: &[Prepared],
-        judged: &Judged,
+        asked: &Asked,
     ) -> Result<(), ProcessError> {
         if batch.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        let mut judged = Cow::Borrowed(judged);
+        let mut asked = Cow::Borrowed(asked);
         loop {
-            let stored_at = self.stored_at(batch.len());
+            let Asked {
+                judged,
+                asked_at,
+                known_at,
+            } = &*asked;
             let mut rows = Rows::default();
             let mut verdicts = Vec::with_capacity(batch.len());
             let mut firsts = HashSet::with_capacity(batch.len());
-            for ((prepared, winner), stored_at) in
-                batch.iter().zip(&judged.winners).zip(stored_at..)
+            let versions = (*asked_at..).zip(*known_at..);
+            for ((prepared, winner), (asked_at, known_at)) in
+                batch.iter().zip(&judged.winners).zip(versions)
             {
-                let verdict = rows.add(prepared, winner, stored_at);
+                let verdict = rows.add(prepared, winner, asked_at, known_at);
                 // An event that one request holds twice is stamped alike both times.
                 let is_again = verdict == Verdict::First && !firsts.insert(prepared.claim.identity);
                 verdicts.push(if is_again { Verdict::Repeat } else { verdict });
@@ -164,26 +186,26 @@ impl Process {
             )?;
             let confirmed = self
                 .registry
-                .confirms(&claims(batch), &judged, &self.store)
+                .confirms(&claims(batch), judged, &self.store)
                 .await;
             if confirmed.map_err(cannot_judge)? {
                 self.remember(batch, true);
-                report(batch, &verdicts, stored_at, began);
+                report(batch, &verdicts, began);
                 return Ok(());
             }
             tracing::warn!("the registry was lost while a batch was written: writing it again");
-            judged = Cow::Owned(self.ask_registry(batch).await?);
+            asked = Cow::Owned(self.ask_registry(batch).await?);
         }
     }
 
     /// Returns the first of `count` microseconds since 1970, now, of which none was
     /// returned before: they are the versions of rows, and the last one written counts.
-    pub(crate) fn stored_at(&self, count: usize) -> i64 {
+    fn versions(&self, count: usize) -> i64 {
         let now = micros(Timestamp::now());
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let free = |free: i64| Some(now.max(free).saturating_add(count));
         let free = self
-            .free_stored_at
+            .free_version
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
         now.max(free.unwrap_or_default())
     }
@@ -197,7 +219,7 @@ fn claims(batch: &[Prepared]) -> Vec<Claim> {
     batch.iter().map(|prepared| prepared.claim).collect()
 }
 
-fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Instant) {
+fn report(batch: &[Prepared], verdicts: &[Verdict], began: Instant) {
     let [mut counted, mut invalid, mut repeat, mut conflict] = [0; 4];
     for (prepared, verdict) in batch.iter().zip(verdicts) {
         let reasons = prepared.invalid();
@@ -228,7 +250,7 @@ fn report(batch: &[Prepared], verdicts: &[Verdict], stored_at: i64, began: Insta
         .map(|prepared| prepared.claim.seen.ingested_at)
         .min();
     if let Some(oldest) = oldest {
-        let micros = u64::try_from(stored_at - oldest).unwrap_or_default();
+        let micros = u64::try_from(micros(Timestamp::now()) - oldest).unwrap_or_default();
         metrics::histogram!("openmeter_ingest_to_stored_seconds")
             .record(Duration::from_micros(micros));
     }

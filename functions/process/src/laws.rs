@@ -10,12 +10,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use ledger::{Judged, Ledger, LedgerConfig, Registry, RegistryConfig};
+use ledger::{Ledger, LedgerConfig, Registry, RegistryConfig};
 use model::{Catalog, Claim, History, Identity, Seen, SeenPage, UsageEvent};
 use proptest::prelude::*;
 use store::State;
 
-use crate::{prepare::Prepared, rows::Rows};
+use crate::{batch::Asked, prepare::Prepared, rows::Rows};
+
+mod push;
 
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
@@ -48,7 +50,7 @@ struct Tables(Mutex<Folded>);
 struct Folded {
     usage: BTreeMap<Key, (i64, bool)>,
     events: BTreeMap<Key, EventRow>,
-    next_stored_at: i64,
+    next_version: i64,
 }
 
 struct EventRow {
@@ -58,12 +60,22 @@ struct EventRow {
 }
 
 impl Tables {
-    fn write(&self, batch: &[Prepared], judged: &Judged) {
+    /// Returns the first of so many versions that no row has.
+    fn versions(&self, count: usize) -> i64 {
+        let mut tables = self.0.lock().unwrap();
+        let first = tables.next_version + 1;
+        tables.next_version += i64::try_from(count).unwrap();
+        first
+    }
+
+    fn write(&self, batch: &[Prepared], asked: &Asked) {
+        let versions = (asked.asked_at..).zip(asked.known_at..);
         let mut tables = self.0.lock().unwrap();
         let mut rows = Rows::default();
-        for (prepared, winner) in batch.iter().zip(&judged.winners) {
-            tables.next_stored_at += 1;
-            rows.add(prepared, winner, tables.next_stored_at);
+        for ((prepared, winner), (asked_at, known_at)) in
+            batch.iter().zip(&asked.judged.winners).zip(versions)
+        {
+            rows.add(prepared, winner, asked_at, known_at);
         }
         for row in &rows.usage {
             let key = (row.identity, row.time, row.content.0);
@@ -192,20 +204,8 @@ impl World {
         static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let prefix = format!("laws:{}:{:x}:{number}", std::process::id(), now());
-        let config = LedgerConfig {
-            url: url(),
-            prefix: prefix.clone(),
-            timeout: Duration::from_secs(5),
-        };
-        let registry = Registry::new(
-            Ledger::new(&config).unwrap(),
-            RegistryConfig {
-                window: WINDOW,
-                lag,
-            },
-        );
         Self {
-            registry,
+            registry: registry(&prefix, lag),
             prefix,
             tables: Tables::default(),
         }
@@ -231,12 +231,8 @@ impl World {
         }
     }
 
-    async fn judge(&self, batch: &[Prepared]) -> Judged {
-        let claims: Vec<_> = batch.iter().map(|prepared| prepared.claim).collect();
-        self.registry
-            .judge(&claims, &self.tables)
-            .await
-            .expect("a Valkey must run: make up")
+    async fn judge(&self, batch: &[Prepared]) -> Asked {
+        ask(&self.registry, &self.tables, batch).await
     }
 
     /// Counts a batch as `Process` does.
@@ -245,23 +241,23 @@ impl World {
         if matches!(fault, Fault::LostBefore) {
             self.forget().await;
         }
-        let mut judged = self.judge(batch).await;
+        let mut asked = self.judge(batch).await;
         if matches!(fault, Fault::LostWithin | Fault::LostWithinAndKilled) {
             self.forget().await;
         }
-        self.tables.write(batch, &judged);
+        self.tables.write(batch, &asked);
         if matches!(fault, Fault::Killed | Fault::LostWithinAndKilled) {
-            judged = self.judge(batch).await;
-            self.tables.write(batch, &judged);
+            asked = self.judge(batch).await;
+            self.tables.write(batch, &asked);
         }
         while !self
             .registry
-            .confirms(&claims, &judged, &self.tables)
+            .confirms(&claims, &asked.judged, &self.tables)
             .await
             .unwrap()
         {
-            judged = self.judge(batch).await;
-            self.tables.write(batch, &judged);
+            asked = self.judge(batch).await;
+            self.tables.write(batch, &asked);
         }
     }
 
@@ -276,6 +272,33 @@ impl World {
             rest = more;
         }
     }
+}
+
+/// Judges a batch as `Process` does.
+async fn ask(registry: &Registry, tables: &Tables, batch: &[Prepared]) -> Asked {
+    let asked_at = tables.versions(batch.len());
+    let claims: Vec<_> = batch.iter().map(|prepared| prepared.claim).collect();
+    let judged = registry.judge(&claims, tables).await;
+    let judged = judged.expect("a Valkey must run: make up");
+    Asked {
+        judged,
+        asked_at,
+        known_at: tables.versions(batch.len()),
+    }
+}
+
+/// Returns the registry as one instance sees it.
+fn registry(prefix: &str, lag: Duration) -> Registry {
+    let config = LedgerConfig {
+        url: url(),
+        prefix: prefix.to_owned(),
+        timeout: Duration::from_secs(5),
+    };
+    let window = WINDOW;
+    Registry::new(
+        Ledger::new(&config).unwrap(),
+        RegistryConfig { window, lag },
+    )
 }
 
 fn url() -> String {
@@ -395,7 +418,7 @@ proptest! {
             let (time, taken) = (now() - 100, now() - 50);
             let mine = [delivery(1, time + one.0, one.1, taken)];
             let others = [delivery(1, time + other.0, other.1, taken + 1)];
-            let judged = world.judge(&mine).await;
+            let asked = world.judge(&mine).await;
             if losses[0] {
                 world.forget().await;
             }
@@ -403,14 +426,14 @@ proptest! {
             if losses[1] {
                 world.forget().await;
             }
-            world.tables.write(&mine, &judged);
+            world.tables.write(&mine, &asked);
             let claims = [mine[0].claim];
             if killed {
                 if losses[2] {
                     world.forget().await;
                 }
                 world.count(&mine, Fault::None).await;
-            } else if !world.registry.confirms(&claims, &judged, &world.tables).await.unwrap() {
+            } else if !world.registry.confirms(&claims, &asked.judged, &world.tables).await.unwrap() {
                 world.count(&mine, Fault::None).await;
             }
             prop_assert_eq!(world.tables.counted().len(), 1);

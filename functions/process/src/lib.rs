@@ -34,7 +34,7 @@ use store::Store;
 use crate::{dead::Dead, lambda::Lambda, pull::Pull, push::Push};
 
 pub use apart::Unstorable;
-pub use batch::{Process, ProcessError};
+pub use batch::{Asked, Process, ProcessError};
 pub use config::Config;
 pub use prepare::Prepared;
 

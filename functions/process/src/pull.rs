@@ -5,12 +5,15 @@
 
 use std::{future::Future, time::Duration};
 
-use ledger::Judged;
 use runtime::CancellationToken;
 use stream::{Batch, BatchLimits, Consumer, DeadRecord, DecodeError, KafkaConfig};
 use tokio::pin;
 
-use crate::{batch::Process, dead::Dead, prepare::Prepared};
+use crate::{
+    batch::{Asked, Process},
+    dead::Dead,
+    prepare::Prepared,
+};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -19,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 struct InHand {
     batch: Batch,
     prepared: Vec<Prepared>,
-    judged: Judged,
+    asked: Asked,
 }
 
 /// Takes batches from a consumer group and counts them.
@@ -105,11 +108,11 @@ impl Pull {
             .apply(std::mem::take(&mut batch.events))
             .await?;
         let judge = || async { Ok(self.process.judge(&prepared).await?) };
-        let judged = self.until_done("judge a batch", judge).await;
-        Ok(judged.map(|judged| InHand {
+        let asked = self.until_done("judge a batch", judge).await;
+        Ok(asked.map(|asked| InHand {
             batch,
             prepared,
-            judged,
+            asked,
         }))
     }
 
@@ -118,9 +121,9 @@ impl Pull {
         let InHand {
             batch,
             prepared,
-            judged,
+            asked,
         } = in_hand;
-        let write = || async { Ok(self.process.write(prepared, judged).await?) };
+        let write = || async { Ok(self.process.write(prepared, asked).await?) };
         let unstorable = self.until_done("write a batch", write).await?;
         let unstorable: Vec<DeadRecord> = unstorable
             .into_iter()

@@ -4,6 +4,14 @@
 //! one that took it for the winner while the registry was lost), these rows put
 //! right: the winner's row is written again, and a row that the delivery may have
 //! left under its own time or content is taken away.
+//!
+//! Rows that are said to be the same are told apart by their versions, and deliveries may be
+//! judged and written at the same time, in several instances. So a version is not the time of
+//! writing but that of judging, and whoever was judged later has the last word, however late
+//! others write:
+//! - What a delivery says of places that are not its to win has the time before it was judged.
+//!   A delivery that wins such a place was judged after that, and so was one that gives it up.
+//! - What a winner says of its own place has the time after it was judged.
 
 use model::{Seen, Verdict};
 use store::{EventRow, State, UsageRecord};
@@ -30,24 +38,37 @@ struct At {
 }
 
 impl<'a> Rows<'a> {
-    /// Adds the rows of a delivery whose identity `winner` has.
-    pub(crate) fn add(&mut self, prepared: &'a Prepared, winner: &Seen, stored_at: i64) -> Verdict {
+    /// Adds the rows of a delivery whose identity `winner` has: it was judged after `asked_at`
+    /// and before `known_at`.
+    pub(crate) fn add(
+        &mut self,
+        prepared: &'a Prepared,
+        winner: &Seen,
+        asked_at: i64,
+        known_at: i64,
+    ) -> Verdict {
         let verdict = prepared.claim.against(winner);
         let own = prepared.claim.seen;
         let there = At {
             time: winner.time,
             ingested_at: winner.ingested_at,
-            stored_at,
+            stored_at: asked_at,
             is_deleted: false,
         };
         let own_place = At {
             time: own.time,
             ingested_at: own.ingested_at,
-            stored_at,
+            stored_at: asked_at,
             is_deleted: true,
         };
         match verdict {
-            Verdict::First => self.put(prepared, there),
+            Verdict::First => {
+                let there = At {
+                    stored_at: known_at,
+                    ..there
+                };
+                self.put(prepared, there);
+            }
             Verdict::Repeat => {
                 self.put(prepared, there);
                 if own.time != winner.time {
@@ -72,14 +93,14 @@ impl<'a> Rows<'a> {
         &mut self,
         prepared: &'a Prepared,
         winner: &Seen,
-        stored_at: i64,
+        known_at: i64,
         reason: &'a str,
     ) {
         if prepared.claim.against(winner) == Verdict::First {
             let at = At {
                 time: winner.time,
                 ingested_at: winner.ingested_at,
-                stored_at,
+                stored_at: known_at,
                 is_deleted: false,
             };
             self.put_event(prepared, at, State::Invalid, reason);
@@ -148,7 +169,7 @@ mod tests {
 
     fn rows<'a>(prepared: &'a Prepared, winner: &Seen) -> (Rows<'a>, Verdict) {
         let mut rows = Rows::default();
-        let verdict = rows.add(prepared, winner, 1);
+        let verdict = rows.add(prepared, winner, 1, 2);
         (rows, verdict)
     }
 
@@ -159,6 +180,7 @@ mod tests {
         assert_eq!(verdict, Verdict::First);
         assert_eq!((rows.events.len(), rows.usage.len()), (1, 1));
         assert!(!rows.usage[0].is_deleted);
+        assert_eq!((rows.events[0].stored_at, rows.usage[0].stored_at), (2, 2));
     }
 
     #[test]
@@ -169,9 +191,9 @@ mod tests {
         let shown: Vec<_> = rows
             .usage
             .iter()
-            .map(|row| (row.time, row.is_deleted))
+            .map(|row| (row.time, row.is_deleted, row.stored_at))
             .collect();
-        assert_eq!(shown, [(10_000_000, false), (20_000_000, true)]);
+        assert_eq!(shown, [(10_000_000, false, 1), (20_000_000, true, 1)]);
     }
 
     #[test]

@@ -171,7 +171,7 @@ async fn a_lone_bad_event_of_the_topic_waits_for_another_and_stops_nobody() {
     refuse(&process.service, "value < 1000").await;
     process.send("bad", 5000).await;
     // Its batch is closed: the other one does not come with it.
-    process.service.await_rows_of_events(1).await;
+    process.service.await_blocks(1).await;
     process.send("good", 1).await;
     process.service.await_calls(1).await;
     assert_eq!(process.buried().await, ["bad"]);
@@ -186,7 +186,7 @@ async fn a_store_that_refuses_all_has_no_record_buried() {
         process.send(&id.to_string(), 1).await;
     }
     // `events` takes its rows, block after block: it has tried, and tried again.
-    process.service.await_rows_of_events(200).await;
+    process.service.await_blocks(60).await;
     refuse_none(&process.service).await;
     process.service.await_calls(20).await;
     // The first grave is dug only now.

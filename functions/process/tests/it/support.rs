@@ -22,6 +22,9 @@ const METERS: &str = "meters:
 - {slug: calls, eventType: call, aggregation: COUNT}
 - {slug: ms, eventType: call, aggregation: SUM, valueProperty: $.ms}";
 
+const BLOCKS: &str = "SELECT toString(max(max_block_number)) FROM system.parts \
+    WHERE database = currentDatabase() AND table = 'events'";
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A process with a database, a registry and topics of its own.
@@ -119,9 +122,7 @@ impl Service {
 
     /// Returns how many blocks were written to `events`; its rows are all of one month.
     pub(crate) async fn blocks(&self) -> usize {
-        let sql = "SELECT toString(max(max_block_number)) FROM system.parts \
-            WHERE database = currentDatabase() AND table = 'events'";
-        self.store.texts(sql).await[0].parse().unwrap()
+        self.store.texts(BLOCKS).await[0].parse().unwrap()
     }
 
     /// Waits until so many calls are counted.
@@ -130,11 +131,9 @@ impl Service {
         self.await_number(sql, |counted| counted == calls).await;
     }
 
-    /// Waits until so many rows were written to `events`, those that are the same included.
-    pub(crate) async fn await_rows_of_events(&self, rows: usize) {
-        let sql = "SELECT toString(sum(rows)) FROM system.parts \
-            WHERE database = currentDatabase() AND table = 'events'";
-        self.await_number(sql, |written| written >= rows).await;
+    /// Waits until so many blocks were written to `events`.
+    pub(crate) async fn await_blocks(&self, blocks: usize) {
+        self.await_number(BLOCKS, |written| written >= blocks).await;
     }
 
     async fn await_number(&self, sql: &str, is_it: impl Fn(usize) -> bool) {
