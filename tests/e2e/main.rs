@@ -5,11 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod binaries;
 mod counted;
 mod dead;
 mod edges;
+mod lambda;
 mod lost;
 mod settings;
 mod structure;
 mod support;
 mod unusable;
+
+#[path = "../../shared/runtime/tests/host/runtime_api.rs"]
+mod runtime_api;

@@ -195,6 +195,11 @@ impl Stack {
         &self.names.id
     }
 
+    /// Returns the settings of the stack's functions, for a process that is one more of them.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        self.engines.settings(&self.names)
+    }
+
     /// Posts a body to `/api/v1/events`.
     pub async fn post(
         &self,

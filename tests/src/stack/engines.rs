@@ -71,10 +71,16 @@ impl Engines {
     }
 
     pub(super) fn env(&self, names: &Names, settings: &[(&str, &str)]) -> Env {
+        let own = self.settings(names);
+        let own = own.iter().map(|(name, value)| (*name, value.as_str()));
+        Env::from_pairs(own.chain(settings.iter().copied()))
+    }
+
+    pub(super) fn settings(&self, names: &Names) -> Vec<(&'static str, String)> {
         let address = self.clickhouse.to_string();
         let partitions = PARTITIONS.to_string();
         let meters = names.meters.to_string_lossy();
-        let own = [
+        [
             ("OPENMETER_KAFKA_BROKER", &*self.kafka),
             ("OPENMETER_KAFKA_TOPIC", &names.id),
             ("OPENMETER_KAFKA_DEAD_TOPIC", &names.dead_topic),
@@ -92,8 +98,9 @@ impl Engines {
             ("OPENMETER_TRIGGER", "kafka"),
             // Tests send few events and wait for each batch.
             ("OPENMETER_BATCH_WAIT", "5ms"),
-        ];
-        Env::from_pairs(own.into_iter().chain(settings.iter().copied()))
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .into()
     }
 
     pub(super) fn topics(&self, names: &Names) -> stream::KafkaConfig {
