@@ -1,33 +1,29 @@
-//! How many pods a Service wants: the Knative Pod Autoscaler's rule over average concurrency.
+//! The autoscaling annotations of a Service.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::manifests::{Mistake, Object};
 
-const PREFIX: &str = "autoscaling.knative.dev/";
+use super::autoscaler::TICK;
 
-/// How often the autoscaler decides. Knative's does every 2 s.
-pub(super) const TICK: Duration = Duration::from_secs(1);
+const PREFIX: &str = "autoscaling.knative.dev/";
 
 /// The autoscaling annotations of a revision, with Knative's defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Autoscaling {
     pub(super) min: usize,
-    max: usize,
+    pub(super) max: usize,
     pub(super) initial: usize,
     activation: usize,
     /// Requests at once that one pod should have on average.
-    target: f64,
-    window: Duration,
+    pub(super) target: f64,
+    pub(super) window: Duration,
     /// The short window that tells of a burst.
-    panic_window: Duration,
+    pub(super) panic_window: Duration,
     /// By which factor over the pods that are ready the burst must want more.
-    panic_threshold: f64,
+    pub(super) panic_threshold: f64,
     /// How long the last pod is kept after the window was idle.
-    retention: Duration,
+    pub(super) retention: Duration,
 }
 
 impl Autoscaling {
@@ -88,6 +84,7 @@ impl Autoscaling {
             None if concurrency == 0 => 100.0,
             None => most,
         };
+        let panic_seconds = window.as_secs_f64() * panic_window.unwrap_or(10.0) / 100.0;
         Ok(Self {
             min,
             max,
@@ -95,9 +92,7 @@ impl Autoscaling {
             activation: activation.max(min).min(max),
             target: (total * utilization / 100.0).max(0.01),
             window,
-            panic_window: window
-                .mul_f64(panic_window.unwrap_or(10.0) / 100.0)
-                .max(TICK),
+            panic_window: Duration::from_secs_f64(panic_seconds).max(TICK),
             panic_threshold: panic_threshold.unwrap_or(200.0) / 100.0,
             retention,
         })
@@ -159,95 +154,81 @@ impl Wrong<'_> {
     }
 }
 
-/// The autoscaler of one Service: what it saw, and what it makes of it.
-pub(super) struct Autoscaler {
-    rules: Autoscaling,
-    /// When, and how many request-seconds had passed in all.
-    samples: VecDeque<(Instant, f64)>,
-    /// When the last burst was seen, and the most pods that it wanted.
-    panic: Option<(Instant, usize)>,
-    idle_since: Option<Instant>,
-}
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::Value;
 
-impl Autoscaler {
-    pub(super) fn new(rules: Autoscaling, now: Instant, request_seconds: f64) -> Self {
-        Self {
-            rules,
-            samples: VecDeque::from([(now, request_seconds)]),
-            panic: None,
-            idle_since: None,
-        }
-    }
+    use super::*;
 
-    /// Returns how many pods there should be, given the request-seconds so far and how many pods
-    /// there are.
-    pub(super) fn decide(&mut self, now: Instant, request_seconds: f64, pods: usize) -> usize {
-        if pods == 0 {
-            // Only a request brings pods back, and what was before it says nothing.
-            *self = Self::new(self.rules.clone(), now, request_seconds);
-            return self.rules.min;
-        }
-        self.samples.push_back((now, request_seconds));
-        let window = self.rules.window;
-        // The newest sample that is older than the window is its beginning.
-        while self
-            .samples
-            .get(1)
-            .is_some_and(|(at, _)| now - *at >= window)
-        {
-            self.samples.pop_front();
-        }
-        let wanted = |average: f64| (average / self.rules.target).ceil() as usize;
-        let stable = wanted(self.average(now, window));
-        let burst = wanted(self.average(now, self.rules.panic_window));
-        if burst as f64 >= self.rules.panic_threshold * pods as f64 {
-            let most = self.panic.map_or(pods, |(_, most)| most);
-            self.panic = Some((now, most.max(burst)));
-        }
-        let desired = match self.panic {
-            Some((seen, most)) if now - seen < window => most.max(stable),
-            _ => {
-                self.panic = None;
-                // Knative halves at most in one step.
-                stable.max(pods / 2)
-            }
+    pub(in super::super) fn rules(
+        annotations: &[(&str, &str)],
+        concurrency: usize,
+    ) -> Result<Autoscaling, Vec<Mistake>> {
+        let object = Object {
+            api_version: String::new(),
+            kind: String::new(),
+            namespace: String::new(),
+            name: String::new(),
+            value: Value::Null,
+            file: Default::default(),
         };
-        self.kept(now, desired)
-            .max(self.rules.min)
-            .min(self.rules.max)
-    }
-
-    /// Keeps the last pod for the retention period, and until the window is full.
-    fn kept(&mut self, now: Instant, desired: usize) -> usize {
-        let full = self
-            .samples
-            .front()
-            .is_some_and(|(at, _)| now - *at >= self.rules.window);
-        if desired > 0 || !full {
-            self.idle_since = None;
-            return desired.max(1);
-        }
-        let since = *self.idle_since.get_or_insert(now);
-        usize::from(now - since < self.rules.retention)
-    }
-
-    /// Average concurrency over the last `window`, or since the first sample.
-    fn average(&self, now: Instant, window: Duration) -> f64 {
-        let last = self.samples.back();
-        let first = self
-            .samples
+        let annotations = annotations
             .iter()
-            .rev()
-            .find(|(at, _)| now - *at >= window)
-            .or(self.samples.front());
-        let (Some((from, before)), Some((to, after))) = (first, last) else {
-            return 0.0;
-        };
-        let seconds = (*to - *from).as_secs_f64();
-        if seconds == 0.0 {
-            0.0
-        } else {
-            (after - before) / seconds
+            .map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned()))
+            .collect();
+        Autoscaling::read(&object, &annotations, concurrency)
+    }
+
+    #[test]
+    fn the_target_is_what_knative_makes_of_it() {
+        let table = [
+            (&[] as &[_], 0, 70.0),
+            (&[], 10, 7.0),
+            (&[("target", "50")], 0, 35.0),
+            (&[("target", "50")], 10, 7.0),
+            (
+                &[("target", "5"), ("target-utilization-percentage", "100")],
+                10,
+                5.0,
+            ),
+            (
+                &[("target", "0.01"), ("target-utilization-percentage", "1")],
+                0,
+                0.01,
+            ),
+        ];
+        for (annotations, concurrency, target) in table {
+            assert_eq!(
+                rules(annotations, concurrency).unwrap().target,
+                target,
+                "{annotations:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_a_mistake() {
+        let table = [
+            ("target", "0"),
+            ("target-utilization-percentage", "101"),
+            ("window", "2h"),
+            ("window", "60"),
+            ("panic-threshold-percentage", "100"),
+            ("activation-scale", "1"),
+            ("min-scale", "-1"),
+            ("class", "hpa.autoscaling.knative.dev"),
+        ];
+        for (key, value) in table {
+            let mistakes = rules(&[(key, value)], 0).unwrap_err();
+            assert!(mistakes[0].field.ends_with(key), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_pods_are_within_the_bounds() {
+        let least = rules(&[("min-scale", "2")], 0).unwrap();
+        assert_eq!((least.initial, least.out_of_zero()), (2, 2));
+        let most = rules(&[("activation-scale", "3"), ("max-scale", "2")], 0).unwrap();
+        assert_eq!((most.initial, most.out_of_zero()), (1, 2));
     }
 }

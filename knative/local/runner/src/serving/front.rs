@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    autoscaling::{Autoscaler, TICK},
+    autoscaler::{Autoscaler, TICK},
     pod::{Status, millis},
     service::ServicePlan,
     workload::{Arrival, Making, Slot, Workload},

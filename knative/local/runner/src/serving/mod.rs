@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`Plan`]: what the manifests ask for, with all mistakes in one report
 //! - `spec`, `service`, `template`, `configuration`, `autoscaling`, `route`: its parts
-//! - [`Service`] (`front`): a Service that takes requests, and brings pods about
+//! - [`Service`] (`front`, `autoscaler`): a Service that takes requests, and brings pods about
 //! - `workload`, `pod`, `process`, `probe`: pods and their processes
 //!
 //! # What differs from a cluster
@@ -17,6 +17,7 @@
 //! - Pods that are told to end do so after their last request, without Knative's 30 s of waiting
 //!   for the network; those that died are started again at once, then with a growing delay.
 
+mod autoscaler;
 mod autoscaling;
 mod configuration;
 mod front;

@@ -166,23 +166,29 @@ impl Pod {
         status: &mut Status,
         report: &impl Fn(&Status),
     ) {
-        loop {
-            if let Some(probe) = &self.template.readiness {
-                probe.passed(&self.client, port).await;
-            }
-            status.state = Phase::Ready;
-            if status.start_millis.is_none() {
-                status.start_millis = Some(millis(started.elapsed()));
-            }
+        let Some(probe) = &self.template.readiness else {
+            status.become_ready(started);
             report(status);
-            match &self.template.readiness {
-                Some(probe) => probe.failed(&self.client, port).await,
-                None => std::future::pending().await,
-            }
+            return std::future::pending().await;
+        };
+        probe.passed(&self.client, port).await;
+        loop {
+            status.become_ready(started);
+            report(status);
+            probe.failed(&self.client, port).await;
             tracing::warn!(pod = self.label, "not ready any more");
             status.state = Phase::Starting;
             report(status);
+            probe.recovered(&self.client, port).await;
         }
+    }
+}
+
+impl Status {
+    fn become_ready(&mut self, started: Instant) {
+        self.state = Phase::Ready;
+        self.start_millis
+            .get_or_insert_with(|| millis(started.elapsed()));
     }
 }
 

@@ -12,7 +12,11 @@ use tokio::{
 use super::{front::Client, spec::ProbeSpec};
 
 /// How often a process that starts is asked. Knative's queue-proxy is as impatient.
-const FAST: Duration = Duration::from_millis(5);
+const STARTING: Duration = Duration::from_millis(5);
+
+/// How often at least a process is asked that is not ready any more: its engines may be away,
+/// and it asks them each time.
+const RECOVERING: Duration = Duration::from_secs(1);
 
 /// A question to a process, with the kubelet's defaults.
 #[derive(Clone, Debug)]
@@ -58,11 +62,18 @@ impl Probe {
         })
     }
 
-    /// Completes when the process says yes for the first time.
+    /// Completes when a process that starts says yes for the first time.
     pub(super) async fn passed(&self, client: &Client, port: u16) {
         sleep(self.initial_delay).await;
         while !self.ask(client, port).await {
-            sleep(FAST).await;
+            sleep(STARTING).await;
+        }
+    }
+
+    /// Completes when a process that said no says yes again.
+    pub(super) async fn recovered(&self, client: &Client, port: u16) {
+        while !self.ask(client, port).await {
+            sleep(self.period.min(RECOVERING)).await;
         }
     }
 

@@ -206,7 +206,10 @@ impl Reading<'_> {
             .filter_map(|(key, value)| {
                 let name = format!("{}{key}", variables.prefix);
                 // A file's name, in a map that has both: no shell would pass it on.
-                if !name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
+                if !name
+                    .bytes()
+                    .all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
+                {
                     return None;
                 }
                 Some((name, self.text(field, value)?))
