@@ -49,7 +49,11 @@ run: build ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 S
 demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1 MODE=push
 	@$(DRIVER) demo $(TRAFFIC)
 
-# Read by `cases`; a file of one's own has the format of this one.
+.PHONY: replay-dead-letters
+replay-dead-letters: tools ## send dead letters once more; ARGS=--dry-run lists them, ARGS=--all begins anew
+	@eval "$$($(ENGINES) env)" && cargo run --quiet -p ingest --bin replay-dead-letters -- $(ARGS)
+
+# Read by `cases`; a file of one's own has the format of one of those in that folder.
 CASES ?= tests/cases/openmeter.json
 
 .PHONY: cases

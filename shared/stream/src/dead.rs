@@ -35,8 +35,14 @@ const PIECE_WITHIN: Duration = Duration::from_secs(30);
 /// When a piece of a replay is full: at this many records, or bytes.
 const PIECE: (i64, usize) = (500, 16 << 20);
 
-/// The attributes that Knative adds to an event that it could not deliver.
-const ADDED: [&str; 3] = ["knativeerrordest", "knativeerrorcode", "knativeerrordata"];
+/// The attributes that Knative adds to an event: where it read it, and why nobody took it.
+const ADDED: [&str; 5] = [
+    "knativekafkapartition",
+    "knativekafkaoffset",
+    "knativeerrordest",
+    "knativeerrorcode",
+    "knativeerrordata",
+];
 
 /// What the names of the headers begin with that [`crate::Graves`] add.
 const GRAVE: &str = "openmeter-dead-";
