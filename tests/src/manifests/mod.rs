@@ -9,6 +9,8 @@
 //! - `serving`, `eventing`, `references`, `settings`: the rules
 
 mod eventing;
+#[cfg(test)]
+mod image;
 mod references;
 mod schemas;
 mod serving;

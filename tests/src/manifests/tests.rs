@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{RULES, Report, check};
 
 /// The folders that examples are made on.
-const GOOD: [(&str, &str); 6] = [
+pub(super) const GOOD: [(&str, &str); 6] = [
     ("local", "knative/overlays/local"),
     ("production", "knative/overlays/production"),
     ("both", "tests/manifests/both"),
@@ -33,7 +33,7 @@ struct Broken {
     resources: Vec<String>,
 }
 
-fn project() -> PathBuf {
+pub(super) fn project() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests
         .parent()
