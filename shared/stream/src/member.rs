@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rdkafka::{
@@ -26,6 +27,8 @@ pub(crate) type Partition = (Arc<str>, i32);
 pub(crate) struct Member {
     group: String,
     partitions: Mutex<HashMap<Partition, Progress>>,
+    // Told when a partition that was full has room again.
+    room: Condvar,
     // What Kafka has; empty again after a commit that failed.
     committed: Mutex<HashMap<Partition, i64>>,
     /// Whether a first assignment has come, be it of nothing.
@@ -50,6 +53,30 @@ impl Member {
 
     pub(crate) fn partitions(&self) -> MutexGuard<'_, HashMap<Partition, Progress>> {
         lock(&self.partitions)
+    }
+
+    pub(crate) fn finish(&self, partition: &Partition, epoch: u64, offset: i64) {
+        let mut partitions = self.partitions();
+        let progress = partitions.get_mut(partition);
+        let Some(progress) = progress.filter(|progress| progress.epoch == epoch) else {
+            return;
+        };
+        progress.finish(offset);
+        if progress.has_room() {
+            self.room.notify_one();
+        }
+    }
+
+    /// Waits up to `patience` until the partition has room, and returns whether it has.
+    pub(crate) fn wait_for_room(&self, partition: &Partition, patience: Duration) -> bool {
+        let is_full = |partitions: &mut HashMap<Partition, Progress>| {
+            let progress = partitions.get(partition);
+            progress.is_some_and(|progress| !progress.has_room())
+        };
+        let waited = self
+            .room
+            .wait_timeout_while(self.partitions(), patience, is_full);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Returns how many records are not finished, read or not, as far as it is known: Kafka's

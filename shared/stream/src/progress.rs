@@ -56,8 +56,7 @@ impl Progress {
         self.unfinished.len() >= MANY || self.bytes >= MUCH
     }
 
-    /// Returns whether enough is finished to read on. What librdkafka had read ahead is read
-    /// again then, so it should not be often.
+    /// Returns whether enough is finished to read on for a while.
     pub(crate) fn has_room(&self) -> bool {
         self.unfinished.len() <= MANY / 4 && self.bytes <= MUCH / 4
     }

@@ -31,7 +31,10 @@ use crate::{
 
 /// How often the thread looks whether it is to end or to commit.
 const NAP: Duration = Duration::from_millis(100);
-/// How often it looks whether a partition that is full has room again.
+/// How long it waits for room in a partition before it reads the others on. Pausing a partition
+/// throws away what was read ahead, and librdkafka takes half a second to read it again.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it looks whether a partition that is paused has room again.
 const SHORT_NAP: Duration = Duration::from_millis(2);
 /// How often offsets are committed: what is finished since comes again after a crash.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,12 +88,7 @@ pub struct Receipt {
 impl Receipt {
     /// Says that the record needs no more work, and may be committed with all before it.
     pub fn finish(self) {
-        let mut partitions = self.member.partitions();
-        if let Some(progress) = partitions.get_mut(&self.partition)
-            && progress.epoch == self.epoch
-        {
-            progress.finish(self.offset);
-        }
+        self.member.finish(&self.partition, self.epoch, self.offset);
     }
 
     /// Returns whether its partition is still ours. If not, another member gets the record.
@@ -308,7 +306,7 @@ impl Reader {
                     if self.sender.send(Ok(arrival)).is_err() {
                         return Ok(());
                     }
-                    if is_full {
+                    if is_full && !self.client.context().wait_for_room(&partition, PATIENCE) {
                         self.client.pause(&list([&partition]))?;
                         self.full.insert(partition);
                     }
