@@ -10,7 +10,8 @@ use super::{
     },
     expected, needed,
     objects::{broker, trigger},
-    world::{Behaviour, SUBSCRIBER, World, kafka, namespace},
+    wire::{Behaviour, SUBSCRIBER},
+    world::{World, kafka, namespace},
 };
 
 const BROKER: &str = "filters";

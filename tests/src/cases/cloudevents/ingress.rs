@@ -14,7 +14,8 @@ use super::{
     expected::{self, same_bytes},
     needed_object,
     objects::{broker, trigger},
-    world::{Behaviour, SUBSCRIBER, World, kafka, namespace},
+    wire::{Behaviour, SUBSCRIBER},
+    world::{World, kafka, namespace},
 };
 
 /// The namespace and the Broker of the cases.

@@ -40,6 +40,25 @@ pub(super) fn trigger(namespace: &str, name: &str, broker: &str, mut spec: Value
     object("eventing.knative.dev/v1", "Trigger", namespace, name, value)
 }
 
+/// Returns a KafkaSource that reads a topic from its beginning.
+pub(super) fn source(namespace: &str, name: &str, kafka: &str, topic: &str, sink: Value) -> Object {
+    let spec = json!({
+        "bootstrapServers": [kafka],
+        "topics": [topic],
+        "consumerGroup": format!("{namespace}-{name}"),
+        "initialOffset": "earliest",
+        "sink": sink,
+    });
+    let value = json!({"metadata": {}, "spec": spec});
+    object(
+        "sources.knative.dev/v1",
+        "KafkaSource",
+        namespace,
+        name,
+        value,
+    )
+}
+
 fn object(api_version: &str, kind: &str, namespace: &str, name: &str, mut value: Value) -> Object {
     value["apiVersion"] = json!(api_version);
     value["kind"] = json!(kind);

@@ -13,7 +13,8 @@ use super::{
     },
     expected, needed_object,
     objects::{broker, trigger},
-    world::{Behaviour, DEAD, SUBSCRIBER, Seen, World, kafka, namespace},
+    wire::{Behaviour, DEAD, SUBSCRIBER, Seen},
+    world::{World, kafka, namespace},
 };
 
 const BROKER: &str = "responses";

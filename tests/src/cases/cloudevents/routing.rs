@@ -19,7 +19,8 @@ use super::{
     },
     expected, needed, needed_object,
     objects::{broker, trigger},
-    world::{Behaviour, SUBSCRIBER, Seen, World, kafka, namespace},
+    wire::{Behaviour, SUBSCRIBER, Seen},
+    world::{World, kafka, namespace},
 };
 
 /// What a case asks.
