@@ -58,13 +58,12 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
     let statuses = tally.refused.iter();
     let statuses = statuses.map(|(status, count)| format!("{} with {status}", grouped(*count)));
     let statuses = statuses.collect::<Vec<_>>().join(", ");
-    // A request that was sent again may have been taken twice, and a killed process has lost
+    // What was sent or delivered again may have been taken twice, and a killed process has lost
     // its count. Everything else is to be exact even then.
-    let outcomes = figures.outcomes.as_ref();
     let deliveries = status::deliveries(&figures.lives);
     let again = tally.retries + deliveries.values().map(|one| one.retries).sum::<u64>();
-    let outcomes = outcomes.filter(|_| figures.kills == 0 && again == 0);
-    let repeats = outcomes.map(|all| all.get("repeat").copied().unwrap_or_default());
+    let is_known = figures.kills == 0 && again == 0;
+    let processed = figures.outcomes.as_ref().filter(|_| is_known);
     let restarts = status::lives(&figures.lives);
     let restarts = restarts.values().map(|life| life.restarts).sum::<u64>();
     let refusals = expected.refused.values().sum::<u64>() * passes;
@@ -112,8 +111,14 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
             "in events as conflicts, in no meter",
         ),
         Count {
+            what: "processed",
+            ours: processed.map(|outcomes| outcomes.values().sum()),
+            oracle: accepted,
+            place: "each delivery once, by the counters of process".to_owned(),
+        },
+        Count {
             what: "repeats",
-            ours: repeats,
+            ours: None,
             oracle: accepted - expected.distinct - conflicts * passes,
             place: "nowhere: each is the row that was there".to_owned(),
         },

@@ -20,7 +20,7 @@ use super::{delivery::Delivery, waves::Waves};
 /// Events of a batch.
 const BATCH: usize = 100;
 /// Events that go alone before the next turn.
-const SINGLES: usize = 25;
+const SINGLES: usize = 50;
 /// Lines that wait for a connection.
 const QUEUE: usize = 2 * BATCH;
 /// How long an event is tried for before the run fails.
