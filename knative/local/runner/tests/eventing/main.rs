@@ -9,5 +9,6 @@
 mod consumers;
 mod deliveries;
 mod doors;
+mod kill;
 mod plan;
 mod support;

@@ -159,8 +159,13 @@ impl World {
     /// A broker `usage` of two partitions, and Services `a`, `b` and `dls`.
     pub(crate) fn new(name: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self::of(format!("test-{name}-{}", now.as_nanos()))
+    }
+
+    /// The same in a namespace that another process has made.
+    pub(crate) fn of(namespace: String) -> Self {
         let mut world = Self {
-            namespace: format!("test-{name}-{}", now.as_nanos()),
+            namespace,
             objects: Vec::new(),
             topics: Vec::new(),
         };
