@@ -112,7 +112,11 @@ impl Member {
         if offsets.count() == 0 {
             return Ok(());
         }
-        client.commit(&offsets, mode)
+        let done = client.commit(&offsets, mode);
+        if done.is_err() {
+            lock(&self.committed).clear();
+        }
+        done
     }
 }
 

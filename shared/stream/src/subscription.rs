@@ -19,7 +19,7 @@ use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -242,11 +242,11 @@ pub async fn fix_start(
         let mut offsets = TopicPartitionList::new();
         for topic in &topics {
             let metadata = client.fetch_metadata(Some(topic), TIMEOUT)?;
-            for partition in metadata
-                .topics()
-                .iter()
-                .flat_map(|topic| topic.partitions())
-            {
+            let partitions = metadata.topics().first().map(|topic| topic.partitions());
+            let partitions = partitions.filter(|partitions| !partitions.is_empty());
+            // Passed over, they would be read from their beginning, whatever `start` says.
+            let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+            for partition in partitions.ok_or(unknown)? {
                 offsets.add_partition(topic, partition.id());
             }
         }
