@@ -1,7 +1,7 @@
 //! Push: each request brings one event, and those in flight together are counted as one batch.
 //!
 //! While a block is written the next one gathers, so a block has as many events as there are
-//! requests in the time that one takes: none waits for others to come. A request is answered
+//! requests in the time that one takes, and who comes alone waits for nobody. A request is answered
 //! when ClickHouse has its event, and a client that is gone by then changes nothing.
 //!
 //! Nobody promises an order here: deliveries of one identity can overtake each other, and be in
@@ -25,6 +25,10 @@ use crate::{Process, Unstorable};
 /// How long a request waits for its answer: less than any delivery timeout of Knative's, so
 /// that it is we who say "later".
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the senders of a block are given to come back, each with its next event, before the
+/// next block begins. Else there are two halves that wait for each other, in twice as many blocks.
+const COME_BACK: Duration = Duration::from_millis(2);
 
 /// Why an event was not counted.
 #[derive(Debug, thiserror::Error)]
@@ -103,10 +107,15 @@ async fn count_all(
     mut waiting: mpsc::UnboundedReceiver<Waiting>,
 ) {
     while let Some(block) = gather(&mut waiting, limits).await {
+        let is_shared = block.len() > 1;
         // A task of its own, so that a panic fails one block and not all that come after it.
         let counted = tokio::spawn(count_block(process.clone(), block)).await;
         if let Err(error) = counted {
             tracing::error!(%error, "a block was not counted");
+        }
+        // Who comes alone is not kept waiting.
+        if is_shared {
+            tokio::time::sleep(COME_BACK).await;
         }
     }
 }

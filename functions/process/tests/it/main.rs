@@ -10,4 +10,5 @@ mod apart;
 mod away;
 mod lambda;
 mod push;
+mod served;
 mod support;
