@@ -7,6 +7,7 @@
 pub mod bare;
 mod ingest;
 mod process;
+mod push;
 mod started;
 mod wrk;
 
@@ -45,7 +46,12 @@ fn median(values: &[f64]) -> f64 {
 /// Runs all benches, or the one called `only`, prints the table and writes
 /// `target/bench.json`, where figures of benches that were not run stay.
 pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
-    let names = ["ingest_single", "ingest_batch", "process_pull"];
+    let names = [
+        "ingest_single",
+        "ingest_batch",
+        "process_pull",
+        "process_push",
+    ];
     if let Some(unknown) = only.filter(|only| !names.contains(only)) {
         anyhow::bail!(
             "no bench is called {unknown}: there are {}",
@@ -61,7 +67,8 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
         figures.push(match name {
             "ingest_single" => ingest::single().await?,
             "ingest_batch" => ingest::batch().await?,
-            _ => process::pull().await?,
+            "process_pull" => process::pull().await?,
+            _ => push::push().await?,
         });
     }
     println!(

@@ -17,20 +17,15 @@ const BLOCK: usize = 50_000;
 
 const TABLES: [&str; 2] = ["events", "usage"];
 
-struct Bench {
+pub(super) struct Bench {
     topic: String,
     http: reqwest::Client,
-    clickhouse: String,
+    pub(super) clickhouse: String,
 }
 
 /// From a full topic to rows in ClickHouse, against ClickHouse taking those rows.
 pub(super) async fn pull() -> anyhow::Result<Figure> {
-    let bench = Bench {
-        topic: format!("bench.{}", uuid::Uuid::new_v4()),
-        http: reqwest::Client::new(),
-        clickhouse: std::env::var("OPENMETER_CLICKHOUSE_ADDRESS")
-            .unwrap_or_else(|_| "http://127.0.0.1:8123".to_owned()),
-    };
+    let bench = Bench::new();
     bench.fill_topic().await?;
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -52,6 +47,15 @@ pub(super) async fn pull() -> anyhow::Result<Figure> {
 }
 
 impl Bench {
+    pub(super) fn new() -> Self {
+        Self {
+            topic: format!("bench.{}", uuid::Uuid::new_v4()),
+            http: reqwest::Client::new(),
+            clickhouse: std::env::var("OPENMETER_CLICKHOUSE_ADDRESS")
+                .unwrap_or_else(|_| "http://127.0.0.1:8123".to_owned()),
+        }
+    }
+
     /// Sends the events through ingest, so that the topic holds what it would hold.
     async fn fill_topic(&self) -> anyhow::Result<()> {
         let environment = [
@@ -163,7 +167,7 @@ impl Bench {
         Ok(())
     }
 
-    async fn sql(&self, sql: &str) -> anyhow::Result<Bytes> {
+    pub(super) async fn sql(&self, sql: &str) -> anyhow::Result<Bytes> {
         let answer = self
             .http
             .post(&self.clickhouse)
@@ -177,7 +181,7 @@ impl Bench {
     }
 }
 
-fn valkey() -> String {
+pub(super) fn valkey() -> String {
     std::env::var("OPENMETER_VALKEY_URL").unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned())
 }
 
