@@ -18,8 +18,9 @@ pub(crate) const INGESTED_AT: &str = "ingestedat";
 const ADDED: [&str; 3] = [INGESTED_AT, "knativekafkapartition", "knativekafkaoffset"];
 
 /// How many extensions an event may have beside [`ADDED`]. Each costs many times its letters,
-/// here, in librdkafka and in the store, and a megabyte has room for 100,000.
-const MAX_EXTENSIONS: usize = 100;
+/// here, in librdkafka and in the store, and a megabyte has room for 100,000. A KafkaSource makes
+/// a header of each, and servers (hyper, Envoy) take 100 with those of the hops between.
+const MAX_EXTENSIONS: usize = 64;
 
 /// An attribute's value, typed as JSON types it.
 #[derive(Clone, Debug)]
