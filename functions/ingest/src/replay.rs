@@ -39,8 +39,10 @@ pub struct Replayed {
 
 /// Sends those letters that were not replayed before once more, and returns when all are durable.
 pub async fn replay(config: &Config, wanted: Wanted) -> anyhow::Result<Replayed> {
-    let ingest = Ingest::connect(config)?;
     let letters = DeadLetters::new(config.kafka.clone());
+    // To look must not create topics.
+    let ingest = (!wanted.dry_run).then(|| Ingest::connect(config));
+    let ingest = ingest.transpose()?;
     let mut pieces = letters.replay(wanted.all).await?;
     let mut total = Replayed::default();
     while let Some(piece) = pieces.next().await? {
@@ -58,12 +60,12 @@ pub async fn replay(config: &Config, wanted: Wanted) -> anyhow::Result<Replayed>
             }
         }
         total.sent += accepted.len() as u64;
-        if wanted.dry_run {
+        let Some(ingest) = &ingest else {
             total.ingested += undelivered.len() as u64;
             continue;
-        }
+        };
         ingest.send_again(accepted).await?;
-        for is_taken in ingest_all(&ingest, undelivered).await? {
+        for is_taken in ingest_all(ingest, undelivered).await? {
             total.ingested += u64::from(is_taken);
             total.refused += u64::from(!is_taken);
         }
