@@ -211,11 +211,14 @@ async fn two_consumers_of_a_source_share_the_work() {
         producer.send_to(&topic, None, &event).await.unwrap();
     }
     let status = running
-        .until("source", |status| status.delivered == 100)
+        .until("source", |status| status.delivered >= 100)
         .await;
     assert_eq!((status.failed, status.replies), (0, 0));
-    let received = script.requests(100).await;
-    assert_eq!((received.len(), ids(&received).len()), (100, 100));
+    let received = script
+        .until("all events", |received| ids(received).len() == 100)
+        .await;
+    // What is under way while a partition moves to the second may come twice.
+    assert_eq!(ids(&received).len(), 100);
     for request in &received {
         assert_eq!(request.body, format!("data {}", request.id()));
         assert_eq!(request.header("ce-via"), Some("push"));
@@ -230,7 +233,7 @@ async fn two_consumers_of_a_source_share_the_work() {
         producer.send_to(&topic, None, &event).await.unwrap();
     }
     running
-        .until("source", |status| status.delivered == 20)
+        .until("source", |status| status.delivered >= 20)
         .await;
     running.stop().await;
     world.clean().await;

@@ -140,7 +140,7 @@ async fn del_006_waits_grow_as_the_policy_says() {
 #[tokio::test]
 async fn del_007_every_event_gets_through_a_subscriber_that_refuses_some() {
     let mut world = World::new("del-007");
-    let delivery = json!({"retry": 3, "backoffDelay": "PT0.01S"});
+    let delivery = json!({"retry": 10, "backoffPolicy": "linear", "backoffDelay": "PT0.01S"});
     world.trigger("t", "a", json!({"delivery": delivery}));
     let requests = std::sync::atomic::AtomicU64::new(0);
     let script = Script::new(move |_| {
