@@ -52,7 +52,9 @@ pub(super) async fn starts() -> anyhow::Result<Vec<Figure>> {
     let measured = measure(&cluster).await;
     cluster.stop(std::time::Duration::from_secs(10)).await;
     std::fs::remove_dir_all(state).ok();
-    bench.sql(&format!("DROP DATABASE IF EXISTS {database} SYNC")).await?;
+    bench
+        .sql(&format!("DROP DATABASE IF EXISTS {database} SYNC"))
+        .await?;
     crate::valkey::forget(&valkey(), &database).await?;
     delete(&topics[0]).await?;
     measured
@@ -75,7 +77,11 @@ async fn measure(cluster: &Arc<Cluster>) -> anyhow::Result<Vec<Figure>> {
             ours.push(start(service, function, n).await?);
             baseline.push(start(bare, "bare", n).await?);
         }
-        println!("{name:<18} p50 {:.0} ms, p99 {:.0} ms", at(&ours, 50), at(&ours, 99));
+        println!(
+            "{name:<18} p50 {:.0} ms, p99 {:.0} ms",
+            at(&ours, 50),
+            at(&ours, 99)
+        );
         figures.push(Figure {
             name,
             ours,
@@ -160,5 +166,8 @@ fn at(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }

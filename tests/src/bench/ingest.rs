@@ -36,7 +36,7 @@ async fn start_ingest(topic: &str) -> anyhow::Result<Started> {
         ("OPENMETER_KAFKA_DEAD_TOPIC", "bench.dead"),
         ("OPENMETER_KAFKA_RETENTION", "1h"),
     ];
-    start("ingest", |_| Vec::new(), &environment, "/readyz").await
+    start("ingest", &[], &environment, "/readyz").await
 }
 
 fn topic() -> String {
@@ -47,13 +47,7 @@ fn topic() -> String {
 pub(super) async fn single() -> anyhow::Result<Figure> {
     let topic = topic();
     let ingest = start_ingest(&topic).await?;
-    let bare = start(
-        "bench",
-        |port| vec!["bare".to_owned(), port.to_string()],
-        &[],
-        "/",
-    )
-    .await?;
+    let bare = start("bench", &["bare"], &[], "/").await?;
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(wrk::requests_per_second(&ingest.url, SINGLE, 256)?);

@@ -5,6 +5,7 @@
 //! the machine's cores, so the ratios mean something and the rates do not travel.
 
 pub mod bare;
+mod cold;
 mod ingest;
 mod process;
 mod push;
@@ -51,6 +52,7 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
         "ingest_batch",
         "process_pull",
         "process_push",
+        "cold_start",
     ];
     if let Some(unknown) = only.filter(|only| !names.contains(only)) {
         anyhow::bail!(
@@ -64,20 +66,21 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
         .filter(|name| only.is_none_or(|only| only == *name))
     {
         eprintln!("bench {name} ...");
-        figures.push(match name {
-            "ingest_single" => ingest::single().await?,
-            "ingest_batch" => ingest::batch().await?,
-            "process_pull" => process::pull().await?,
-            _ => push::push().await?,
-        });
+        match name {
+            "ingest_single" => figures.push(ingest::single().await?),
+            "ingest_batch" => figures.push(ingest::batch().await?),
+            "process_pull" => figures.push(process::pull().await?),
+            "process_push" => figures.push(push::push().await?),
+            _ => figures.extend(cold::starts().await?),
+        }
     }
     println!(
-        "{:<15} {:>12} {:>12} {:>6}  unit, baseline",
+        "{:<18} {:>12} {:>12} {:>6}  unit, baseline",
         "bench", "ours", "baseline", "ratio"
     );
     for figure in &figures {
         println!(
-            "{:<15} {:>12.0} {:>12.0} {:>6.2}  {}, {}",
+            "{:<18} {:>12.0} {:>12.0} {:>6.2}  {}, {}",
             figure.name,
             median(&figure.ours),
             median(&figure.baseline),

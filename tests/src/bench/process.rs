@@ -63,7 +63,7 @@ impl Bench {
             ("OPENMETER_KAFKA_TOPIC", &self.topic),
             ("OPENMETER_KAFKA_DEAD_TOPIC", "bench.dead"),
         ];
-        let ingest = start("ingest", |_| Vec::new(), &environment, "/readyz").await?;
+        let ingest = start("ingest", &[], &environment, "/readyz").await?;
         for first in (0..EVENTS).step_by(500) {
             let events: Vec<_> = (first..first + 500).map(event).collect();
             let answer = self
@@ -93,7 +93,7 @@ impl Bench {
             ("OPENMETER_VALKEY_PREFIX", database),
             ("OPENMETER_METERS", "knative/base/meters.yaml"),
         ];
-        let process = start("process", |_| Vec::new(), &environment, "/readyz").await?;
+        let process = start("process", &[], &environment, "/readyz").await?;
         let began = Instant::now();
         self.await_all(&process).await?;
         Ok(EVENTS as f64 / began.elapsed().as_secs_f64())

@@ -23,14 +23,8 @@ pub(super) async fn push() -> anyhow::Result<Figure> {
         ("OPENMETER_VALKEY_PREFIX", &database),
         ("OPENMETER_METERS", "knative/base/meters.yaml"),
     ];
-    let process = start("process", |_| Vec::new(), &environment, "/readyz").await?;
-    let bare = start(
-        "bench",
-        |port| vec!["bare".to_owned(), port.to_string()],
-        &[],
-        "/",
-    )
-    .await?;
+    let process = start("process", &[], &environment, "/readyz").await?;
+    let bare = start("bench", &["bare"], &[], "/").await?;
     let (mut ours, mut baseline) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(wrk::requests_per_second(&process.url, SCRIPT, IN_FLIGHT)?);

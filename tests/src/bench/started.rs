@@ -40,13 +40,13 @@ fn free_port() -> anyhow::Result<u16> {
 /// Starts one of our binaries on a free port and waits until `ready` answers.
 pub(crate) async fn start(
     name: &str,
-    arguments: impl FnOnce(u16) -> Vec<String>,
+    arguments: &[&str],
     environment: &[(&str, &str)],
     ready: &str,
 ) -> anyhow::Result<Started> {
     let port = free_port()?;
     let mut child = Command::new(binary(name)?)
-        .args(arguments(port))
+        .args(arguments)
         .envs(environment.iter().copied())
         .env("PORT", port.to_string())
         .env("OPENMETER_LOG", "warn")
