@@ -239,10 +239,10 @@ impl Run {
             let metrics = answers::metrics(&self.http, &self.runner, "process").await?;
             figures.outcomes = Some(answers::outcomes(&metrics));
         }
-        figures.lives = self.runner.lives().await?;
 
         let wanted = expected.rows();
         let answered = answers::all(&self.http, &self.runner.api()).await?;
+        figures.lives = self.runner.lives().await?;
         let comparison = Comparison::of(&wanted, &answered);
         let (counts, counts_are_equal) = counts::counts(expected, &figures);
         println!("\n{}", report::usage(&wanted, &answered, self.options.rows));
