@@ -148,3 +148,42 @@ fn answer(status: StatusCode, text: Bytes) -> Response<Bytes> {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stream::KafkaConfig;
+
+    use super::*;
+    use crate::eventing::BROKER_INGRESS;
+
+    /// ing-060: it is not acknowledged.
+    #[tokio::test]
+    async fn what_kafka_does_not_confirm_is_not_taken() {
+        let mut config = KafkaConfig::new(vec!["127.0.0.1:1".to_owned()]);
+        config.delivery_timeout = Duration::from_millis(300);
+        let outlet = Outlet {
+            producer: Producer::connect(&config, 1 << 20).unwrap(),
+            topic: "nowhere".into(),
+            content_mode: ContentMode::Binary,
+        };
+        let name = ("n".to_owned(), "b".to_owned());
+        let ingress = Ingress {
+            brokers: BTreeMap::from([(name, outlet)]),
+            sinks: BTreeMap::new(),
+        };
+        let post = |path: &str| {
+            let request = Request::post(format!("http://{BROKER_INGRESS}{path}"))
+                .header("ce-specversion", "1.0")
+                .header("ce-id", "1")
+                .header("ce-source", "/gw")
+                .header("ce-type", "t");
+            ingress.take(request.body(Bytes::new()).unwrap())
+        };
+        assert_eq!(post("/n/b").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        for path in ["/n/other", "/n", "/"] {
+            assert_eq!(post(path).await.status(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+}

@@ -3,6 +3,12 @@
 //! It follows the Kafka classes of Knative (eventing-kafka-broker) to the letter where their
 //! users can see it: which answers are tried again, after which waits, and what a dead letter says.
 //!
+//! It differs where a machine is not a cluster, or where more is lost than need be:
+//! - a KafkaSource's topic that is absent is made, for nobody else would before the first event
+//! - a broker's ingress answers 413, not 503, to what is too large, and 200 to OPTIONS
+//! - a reply that cannot be written is the delivery again, not a dead letter
+//! - of filters, cesql is refused
+//!
 //! Layout:
 //! - [`Plan`]: the manifests, read and resolved; [`Eventing`]: the same, running
 //! - [`Filter`], [`classify`], [`Delivery`], [`Schedule`], [`Addresses`]: the rules, without I/O
