@@ -1,7 +1,7 @@
 //! A namespace of its own on the real Kafka, with a network that answers as a test says.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -147,7 +147,7 @@ impl Network for Script {
 pub(crate) struct World {
     pub(crate) namespace: String,
     objects: Vec<Object>,
-    topics: Vec<String>,
+    topics: BTreeSet<String>,
 }
 
 pub(crate) fn brokers() -> Vec<String> {
@@ -167,11 +167,11 @@ impl World {
         let mut world = Self {
             namespace,
             objects: Vec::new(),
-            topics: Vec::new(),
+            topics: BTreeSet::new(),
         };
         world
             .topics
-            .push(format!("knative-broker-{}-usage", world.namespace));
+            .insert(format!("knative-broker-{}-usage", world.namespace));
         let config = json!({"bootstrap.servers": brokers()[0], "default.topic.partitions": "2",
             "default.topic.replication.factor": "1"});
         world.add_part("v1", "ConfigMap", "config", "data", config);
@@ -235,7 +235,7 @@ impl World {
         let spec = json!({"topic": topic, "bootstrapServers": brokers(),
             "contentMode": content_mode, "numPartitions": 1, "replicationFactor": 1});
         self.add("eventing.knative.dev/v1alpha1", "KafkaSink", name, spec);
-        self.topics.push(topic.clone());
+        self.topics.insert(topic.clone());
         topic
     }
 
@@ -249,7 +249,7 @@ impl World {
             .unwrap()
             .extend(more.as_object().unwrap().clone());
         self.add("sources.knative.dev/v1", "KafkaSource", "source", spec);
-        self.topics.push(topic.clone());
+        self.topics.insert(topic.clone());
         topic
     }
 
@@ -282,7 +282,9 @@ impl World {
             .unwrap();
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let deleted = admin.delete_topics(&topics, &AdminOptions::new()).await;
-        deleted.unwrap();
+        for topic in deleted.unwrap() {
+            topic.unwrap();
+        }
     }
 }
 
