@@ -114,8 +114,8 @@ fn render(folder: &Path) -> Ended {
     };
     let mut stdout = std::io::stdout().lock();
     for object in objects {
-        let yaml = serde_yaml_ng::to_string(&object.value).context("write an object as yaml")?;
-        write!(stdout, "---\n{yaml}").context("write to stdout")?;
+        // JSON is YAML, and the one that writes a number down as a number.
+        writeln!(stdout, "---\n{:#}", object.value).context("write to stdout")?;
     }
     Ok(Ok(()))
 }

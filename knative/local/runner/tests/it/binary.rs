@@ -10,10 +10,13 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use runner::manifests::render;
 use rustix::process::Signal;
+use serde::Deserialize as _;
 use serde_json::Value;
+use serde_yaml_ng::Value as Yaml;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
+    io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
@@ -256,18 +259,25 @@ async fn a_program_that_is_not_there_is_told() {
 
 #[tokio::test]
 async fn a_folder_is_rendered_as_yaml() {
-    let overlay = Overlay::new(MANIFESTS);
-    let mut child = overlay.command("render").spawn().unwrap();
-    let mut yaml = String::new();
-    let stdout = child.stdout.as_mut().unwrap();
-    in_time(stdout.read_to_string(&mut yaml)).await.unwrap();
-    assert!(in_time(child.wait()).await.unwrap().success());
-    for part in [
-        "kind: Service",
-        "kind: ConfigMap",
-        "namespace: ns",
-        "file.txt: old",
-    ] {
-        assert!(yaml.contains(part), "{part}: {yaml}");
-    }
+    let overlay = Overlay::new(&MANIFESTS.replace(
+        "spec:\n      containers",
+        "spec:\n      timeoutSeconds: 600\n      containers",
+    ));
+
+    let output = in_time(overlay.command("render").output()).await.unwrap();
+
+    assert!(output.status.success());
+    let yaml = String::from_utf8(output.stdout).unwrap();
+    // Not into JSON's values, which have ways of their own to write a number down.
+    let printed: Vec<Yaml> = serde_yaml_ng::Deserializer::from_str(&yaml)
+        .map(|object| Yaml::deserialize(object).unwrap())
+        .collect();
+    let rendered: Vec<Yaml> = render(&overlay.0)
+        .unwrap()
+        .into_iter()
+        .map(|object| serde_yaml_ng::from_str(&object.value.to_string()).unwrap())
+        .collect();
+    assert_eq!(printed, rendered);
+    let spec = &printed[0]["spec"]["template"]["spec"];
+    assert_eq!(spec["timeoutSeconds"], 600, "{yaml}");
 }
