@@ -29,7 +29,7 @@ pub enum StoreError {
         what: &'static str,
         /// ClickHouse's number for the error; `None` if it gave none.
         code: Option<u32>,
-        /// What it said.
+        /// What it said, cut: it goes into logs, answers and headers.
         message: String,
     },
     /// The answer is not what the schema promises.
@@ -62,6 +62,12 @@ const OF_THE_ROWS: &[u32] = &[
     691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 
+/// How much is told of what ClickHouse says.
+const TOLD_CHARS: usize = 500;
+
+/// What ClickHouse quotes the refused rows after: subjects and data of events.
+const QUOTES: &str = "Column values";
+
 impl StoreError {
     /// Returns whether the same request can succeed later: whether it was not the rows
     /// that ClickHouse refused.
@@ -78,7 +84,7 @@ impl StoreError {
             Error::BadResponse(message) => Self::Refused {
                 what,
                 code: code_of(&message),
-                message,
+                message: told(&message),
             },
             source => Self::unreadable(what, source),
         }
@@ -101,6 +107,12 @@ impl StoreError {
             _ => None,
         }
     }
+}
+
+/// Returns what ClickHouse said, without what it quotes of the rows.
+fn told(message: &str) -> String {
+    let told = message.split(QUOTES).next().unwrap_or_default();
+    told.trim_end().chars().take(TOLD_CHARS).collect()
 }
 
 /// Reads the number in `Code: 252. DB::Exception: ...`.
@@ -154,5 +166,19 @@ mod tests {
         ] {
             assert_eq!(error.is_retryable(), retryable, "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_told_quotes_no_row_and_is_short() {
+        let said = "Code: 469. DB::Exception: Constraint `c` is violated at row 1. \
+            Expression: (value < 1). Column values: subject = 'tpp-secret'. (VIOLATED_CONSTRAINT)";
+        let error = refused(said);
+        assert_eq!(error.code(), Some(469));
+        assert!(error.to_string().contains("(value < 1)"), "{error}");
+        assert!(
+            !format!("{error} {error:?}").contains("secret"),
+            "{error:?}"
+        );
+        assert!(refused(&"x".repeat(10_000)).to_string().len() < 600);
     }
 }

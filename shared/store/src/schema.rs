@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations
 ENGINE = ReplacingMergeTree(applied_at)
 ORDER BY version";
 
+/// What ClickHouse says when our table of steps, or the database, is not there yet.
+const NOT_THERE: [u32; 2] = [60, 81];
+
 /// What ClickHouse says when another process makes the same thing at the same instant,
 /// IF NOT EXISTS notwithstanding.
 const ALREADY_THERE: [u32; 2] = [57, 82];
@@ -51,10 +54,11 @@ impl Store {
     /// Makes the database and its tables, or brings them to this version. Any number of
     /// processes may do so at once, and again.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
-        self.apply(self.server.query_raw(&create)).await?;
-        self.apply(self.client.query_raw(MIGRATIONS)).await?;
-        let applied = self.applied().await?;
+        // One round trip where nothing is to be done: every start of a process waits for it.
+        let applied = match self.applied().await {
+            Err(error) if is_one_of(&error, &NOT_THERE) => self.begin().await?,
+            applied => applied?,
+        };
         for (version, name, statement) in STEPS {
             if applied.contains(&version) {
                 continue;
@@ -70,15 +74,17 @@ impl Store {
         Ok(())
     }
 
+    /// Makes the database and the table of steps, and returns which were applied meanwhile.
+    async fn begin(&self) -> Result<BTreeSet<u32>, StoreError> {
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        self.apply(self.server.query_raw(&create)).await?;
+        self.apply(self.client.query_raw(MIGRATIONS)).await?;
+        self.applied().await
+    }
+
     async fn apply(&self, statement: clickhouse::query::Query) -> Result<(), StoreError> {
         match self.execute("migrate", statement).await {
-            Err(error)
-                if error
-                    .code()
-                    .is_some_and(|code| ALREADY_THERE.contains(&code)) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_one_of(&error, &ALREADY_THERE) => Ok(()),
             done => done,
         }
     }
@@ -103,6 +109,10 @@ impl Store {
             .param("name", name);
         self.execute("note a schema step", query).await
     }
+}
+
+fn is_one_of(error: &StoreError, codes: &[u32]) -> bool {
+    error.code().is_some_and(|code| codes.contains(&code))
 }
 
 #[cfg(test)]
