@@ -8,7 +8,7 @@
 //! env.finish(|| Some(Config { kafka: kafka?, .. }))
 //! ```
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 use model::{Password, WantedSetting};
@@ -30,6 +30,8 @@ pub struct KafkaConfig {
     pub replication: Option<u16>,
     /// How long a topic that is created keeps its records.
     pub retention: Duration,
+    /// What a topic that is created has otherwise than ours have it, by Kafka's names.
+    pub topic_settings: BTreeMap<String, String>,
     /// How connections are protected.
     pub security: SecurityProtocol,
     /// Who we are, for the two SASL protocols.
@@ -60,6 +62,7 @@ impl KafkaConfig {
             partitions: 12,
             replication: None,
             retention: Duration::from_secs(7 * 24 * 3600),
+            topic_settings: BTreeMap::new(),
             security: SecurityProtocol::Plaintext,
             sasl: None,
             ca_file: None,

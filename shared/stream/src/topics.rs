@@ -1,6 +1,6 @@
 //! Topics, created where they are absent and never altered where they are not.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -58,24 +58,17 @@ async fn create(config: &KafkaConfig, names: &[String]) -> Result<(), TopicError
     let unavailable = |error| TopicError::Unavailable(KafkaFault(error));
     let admin: AdminClient<DefaultClientContext> =
         client::settings(config).create().map_err(unavailable)?;
-    let retention = config.retention.as_millis().to_string();
-    let (max_bytes, max_dead_bytes) = (MAX_RECORD_BYTES.to_string(), MAX_DEAD_BYTES.to_string());
     let replication = config.replication.map_or(-1, i32::from);
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| (name, settings(config, name)))
+        .collect();
     let topics: Vec<_> = names
         .iter()
-        .map(|name| {
-            let max_bytes = if [&config.dead_topic, &config.ingest_dead_topic].contains(&name) {
-                &max_dead_bytes
-            } else {
-                &max_bytes
-            };
-            NewTopic::new(
-                name,
-                config.partitions.into(),
-                TopicReplication::Fixed(replication),
-            )
-            .set("retention.ms", &retention)
-            .set("max.message.bytes", max_bytes)
+        .map(|(name, settings)| {
+            let replication = TopicReplication::Fixed(replication);
+            let topic = NewTopic::new(name, config.partitions.into(), replication);
+            (settings.iter()).fold(topic, |topic, (key, value)| topic.set(key, value))
         })
         .collect();
     let options = AdminOptions::new()
@@ -97,6 +90,31 @@ async fn create(config: &KafkaConfig, names: &[String]) -> Result<(), TopicError
         }
     }
     Ok(())
+}
+
+/// Returns how the topic called `name` differs from what is Kafka's default.
+fn settings<'a>(config: &'a KafkaConfig, name: &String) -> BTreeMap<&'a str, String> {
+    let is_dead = [&config.dead_topic, &config.ingest_dead_topic].contains(&name);
+    let max_bytes = if is_dead {
+        MAX_DEAD_BYTES
+    } else {
+        MAX_RECORD_BYTES
+    };
+    let mut settings = BTreeMap::from([
+        ("retention.ms", config.retention.as_millis().to_string()),
+        ("max.message.bytes", max_bytes.to_string()),
+    ]);
+    // With Kafka's default, acks=all is the leader's disk alone while the others are away. Of two
+    // replicas, neither could ever be away.
+    if config
+        .replication
+        .is_some_and(|replication| replication >= 3)
+    {
+        settings.insert("min.insync.replicas", "2".to_owned());
+    }
+    let own = config.topic_settings.iter();
+    settings.extend(own.map(|(key, value)| (key.as_str(), value.clone())));
+    settings
 }
 
 fn is_forbidden(code: RDKafkaErrorCode) -> bool {
@@ -138,4 +156,34 @@ fn check_exists(
         return Ok(());
     }
     Err(refused(topic, code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_confirmed_is_on_two_of_three_disks() {
+        let in_sync = |replication| {
+            let mut config = KafkaConfig::new(vec!["kafka:9092".to_owned()]);
+            config.replication = replication;
+            settings(&config, &config.topic).remove("min.insync.replicas")
+        };
+        assert_eq!([None, Some(1), Some(2)].map(in_sync), [None, None, None]);
+        let two = Some("2".to_owned());
+        assert_eq!([Some(3), Some(5)].map(in_sync), [two.clone(), two]);
+    }
+
+    #[test]
+    fn a_setting_of_its_own_goes_over_ours() {
+        let mut config = KafkaConfig::new(vec!["kafka:9092".to_owned()]);
+        let max_bytes = |config: &KafkaConfig, name: &String| {
+            settings(config, name).remove("max.message.bytes").unwrap()
+        };
+        assert_eq!(max_bytes(&config, &config.topic), "2097152");
+        assert_eq!(max_bytes(&config, &config.dead_topic), "2162688");
+        let own = ("max.message.bytes".to_owned(), "1000".to_owned());
+        config.topic_settings.extend([own]);
+        assert_eq!(max_bytes(&config, &config.dead_topic), "1000");
+    }
 }

@@ -49,6 +49,8 @@ pub(super) struct Topic {
     pub(super) name: String,
     pub(super) partitions: Option<u16>,
     pub(super) replication: Option<u16>,
+    /// Kafka's names and values.
+    pub(super) settings: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -180,6 +182,17 @@ impl<'a> Reader<'a> {
         };
         let partitions = count(data.partitions, 10, "default.topic.partitions");
         let replication = count(data.replication, 3, "default.topic.replication.factor");
+        let mut settings = BTreeMap::new();
+        for (key, value) in data.topic {
+            match key.strip_prefix("default.topic.config.") {
+                Some(setting) => {
+                    settings.insert(setting.to_owned(), value);
+                }
+                None => {
+                    self.wrong::<()>(map, format!("data.{key}"), "is not known here");
+                }
+            }
+        }
         let servers = data.bootstrap_servers.split(',');
         let delivery = self.egress(object, spec.delivery.as_ref());
         Some(Broker {
@@ -188,6 +201,7 @@ impl<'a> Reader<'a> {
                 name: format!("knative-broker-{}-{}", object.namespace, object.name),
                 partitions: Some(partitions?),
                 replication: Some(replication?),
+                settings,
             },
             delivery: delivery?,
         })
@@ -202,6 +216,7 @@ impl<'a> Reader<'a> {
                 name: spec.topic,
                 partitions: spec.num_partitions.map(Into::into),
                 replication: spec.replication_factor.map(Into::into),
+                settings: BTreeMap::new(),
             },
             content_mode: spec.content_mode,
         })

@@ -310,6 +310,7 @@ async fn make_topics(plan: &Plan) -> Result<(), TopicError> {
             name: name.clone(),
             partitions: of_broker.and_then(|topic| topic.partitions),
             replication: of_broker.and_then(|topic| topic.replication),
+            settings: BTreeMap::new(),
         })
     });
     let brokers = plan.brokers.values().map(|broker| broker.topic.clone());
@@ -327,6 +328,7 @@ async fn make_topics(plan: &Plan) -> Result<(), TopicError> {
         }
         config.partitions = topic.partitions.unwrap_or(config.partitions);
         config.replication = topic.replication;
+        config.topic_settings = topic.settings;
         create_topics(&config, &[&topic.name]).await?;
     }
     Ok(())

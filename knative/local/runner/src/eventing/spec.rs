@@ -21,7 +21,6 @@ pub(super) struct BrokerSpec {
 
 /// `data` of the ConfigMap that a Broker names.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct BrokerConfig {
     #[serde(rename = "bootstrap.servers")]
     pub(super) bootstrap_servers: String,
@@ -29,6 +28,9 @@ pub(super) struct BrokerConfig {
     pub(super) partitions: Option<String>,
     #[serde(rename = "default.topic.replication.factor")]
     pub(super) replication: Option<String>,
+    /// Settings of its topic, each under `default.topic.config.`; another key is a mistake.
+    #[serde(flatten)]
+    pub(super) topic: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]

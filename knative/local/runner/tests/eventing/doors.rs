@@ -14,6 +14,17 @@ const EVENT: [(&str, &str); 5] = [
 const STRUCTURED: [(&str, &str); 1] = [("content-type", "application/cloudevents+json")];
 
 #[tokio::test]
+async fn a_brokers_topic_has_the_settings_of_its_config() {
+    let mut world = World::new("settings");
+    world.config("default.topic.config.max.message.bytes", "2162688");
+    let running = world.start(&Script::new(|_| status(202))).await;
+    let found = world.topic_setting("max.message.bytes").await;
+    assert_eq!(found.as_deref(), Some("2162688"));
+    running.stop().await;
+    world.clean().await;
+}
+
+#[tokio::test]
 async fn a_door_takes_events_and_says_no_to_everything_else() {
     let mut world = World::new("door");
     world.trigger("t", "a", json!({}));
@@ -25,6 +36,8 @@ async fn a_door_takes_events_and_says_no_to_everything_else() {
     let over_limit = vec![b'x'; (1 << 20) + 1];
     let event = br#"{"specversion":"1.0","id":"2","source":"/gw","type":"t"}"#.to_vec();
     let batch = [("content-type", "application/cloudevents-batch+json")];
+    let long = "x".repeat(16 << 10);
+    let long = [&EVENT[..], &[("ce-subject", &long)]].concat();
     for (id, method, path, headers, body, expected) in [
         ("ing-010", "POST", &usage, &EVENT[..], b"1".to_vec(), 202),
         (
@@ -37,6 +50,7 @@ async fn a_door_takes_events_and_says_no_to_everything_else() {
         ),
         ("largest", "POST", &usage, &EVENT, at_limit, 202),
         ("ing-065", "POST", &usage, &EVENT, over_limit, 413),
+        ("attributes", "POST", &usage, &long, vec![], 400),
         ("ing-030", "GET", &usage, &EVENT, vec![], 405),
         ("ing-031", "PUT", &usage, &EVENT, vec![], 405),
         ("ing-040", "OPTIONS", &usage, &[], vec![], 200),
@@ -93,6 +107,9 @@ async fn a_sink_is_behind_its_own_host_and_writes_in_its_mode() {
     let mut headers = EVENT.to_vec();
     headers[4] = ("content-type", "application/json");
     headers.extend([host, ("ce-partitionkey", "k"), ("ce-n", "5")]);
+    // A dead letter is taken however long its attributes are.
+    let long = "x".repeat(16 << 10);
+    headers.push(("ce-subject", &long));
     for (sink, topic) in [("usage", binary), ("json", structured)] {
         let path = format!("/{}/{sink}", world.namespace);
         for body in ["{ \"n\": 1.10 }", "not json", "null"] {

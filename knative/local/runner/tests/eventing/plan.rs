@@ -50,6 +50,8 @@ fn every_mistake_names_its_field() {
     let mut class = World::new("plan");
     class.broker(json!(null));
     class.annotate("eventing.knative.dev/broker.class", "MTChannelBasedBroker");
+    let mut config = World::new("plan");
+    config.config("default.topic.retention.ms", "1");
     for (world, field, why) in [
         (
             trigger(json!({"broker": "other"})),
@@ -112,6 +114,7 @@ fn every_mistake_names_its_field() {
             "metadata.annotations.eventing.knative.dev/broker.class",
             "Kafka",
         ),
+        (config, "data.default.topic.retention.ms", "not known"),
         (
             broker(json!({"backoffDelay": "1s"})),
             "spec.delivery.backoffDelay",

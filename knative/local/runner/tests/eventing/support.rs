@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions},
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
 };
 use runner::{
@@ -210,6 +210,13 @@ impl World {
         object.value["metadata"]["annotations"][key] = json!(value);
     }
 
+    /// Sets an entry of the broker's ConfigMap.
+    pub(crate) fn config(&mut self, key: &str, value: &str) {
+        let mut objects = self.objects.iter_mut();
+        let config = objects.find(|object| object.kind == "ConfigMap").unwrap();
+        config.value["data"][key] = json!(value);
+    }
+
     pub(crate) fn broker(&mut self, delivery: Value) {
         let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "config"});
         let mut spec = json!({"config": config});
@@ -275,17 +282,35 @@ impl World {
         soon("reader", joined).await.unwrap()
     }
 
-    pub(crate) async fn clean(self) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", brokers().join(","))
-            .create()
+    /// Returns a setting of the broker's topic.
+    pub(crate) async fn topic_setting(&self, name: &str) -> Option<String> {
+        let topic = format!("knative-broker-{}-usage", self.namespace);
+        let topics = [ResourceSpecifier::Topic(&topic)];
+        let (admin, options) = (admin(), AdminOptions::new());
+        let described = admin.describe_configs(&topics, &options);
+        let settings = soon("settings", described)
+            .await
+            .unwrap()
+            .remove(0)
             .unwrap();
+        settings.get(name)?.value.clone()
+    }
+
+    pub(crate) async fn clean(self) {
+        let admin = admin();
         let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
         let deleted = admin.delete_topics(&topics, &AdminOptions::new()).await;
         for topic in deleted.unwrap() {
             topic.unwrap();
         }
     }
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers().join(","))
+        .create()
+        .unwrap()
 }
 
 pub(crate) async fn next(reader: &mut Subscription) -> Arrival {
