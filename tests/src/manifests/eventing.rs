@@ -131,6 +131,26 @@ fn backoffs(policy: &str, retry: u32, delay: Duration) -> Option<Duration> {
     Some(waits.unwrap_or(Duration::MAX))
 }
 
+/// What the broker answers 202 for is on two disks at least, where there are three: Kafka's
+/// default does with one. And one machine can be away, so not on all.
+pub(super) fn in_sync(set: &Set) -> Vec<Mistake> {
+    const REPLICATION: &str = "default.topic.replication.factor";
+    const IN_SYNC: &str = "default.topic.config.min.insync.replicas";
+    wrong(set.of(BROKER).map(|broker| {
+        let map = set.referred(&broker.value["spec"]["config"], broker)?;
+        let count = |key: &str| map.value["data"][key].as_str()?.parse::<u16>().ok();
+        let replication = count(REPLICATION)?;
+        let right = match replication {
+            ..3 => 1..=replication,
+            3.. => 2..=replication - 1,
+        };
+        let (from, to) = (right.start(), right.end());
+        let why = format!("must be from {from} to {to}, of {replication} replicas");
+        (!right.contains(&count(IN_SYNC).unwrap_or(1)))
+            .then(|| map.mistake(format!("data.{IN_SYNC}"), why))
+    }))
+}
+
 /// A KafkaSource that starts at the latest record never sees what was accepted before it.
 pub(super) fn initial_offset(set: &Set) -> Vec<Mistake> {
     wrong(set.of(KAFKA_SOURCE).map(|source| {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use runner::manifests::render;
 
-use super::tests::{GOOD, project};
+use super::{GOOD, tests::project};
 
 /// The libraries of the images' base, distroless cc, that a Rust binary may need.
 const BASE: [&str; 8] = [
@@ -18,7 +18,9 @@ const BASE: [&str; 8] = [
     "linux-vdso.so.1",
 ];
 
-/// The test itself is linked from all that the functions are linked from.
+/// The test itself is linked from what the functions are linked from, but for `tls`, with which
+/// the images are built: that has OpenSSL from source and linked in (rdkafka's `ssl-vendored`),
+/// so it should need no library more. That it does not, only a built image shows.
 #[test]
 fn what_we_link_needs_no_library_that_the_images_lack() {
     let own = std::env::current_exe().unwrap();

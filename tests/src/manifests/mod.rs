@@ -24,11 +24,23 @@ use std::{fmt, path::Path};
 use runner::manifests::{Mistake, Object, render};
 use set::Set;
 
+/// The folders that must be right, by the names under which `tests/manifests/broken.yaml` makes
+/// examples of them, seen from the project's folder: the overlays, and what is made of them with
+/// the components.
+pub const GOOD: [(&str, &str); 6] = [
+    ("local", "knative/overlays/local"),
+    ("production", "knative/overlays/production"),
+    ("both", "tests/manifests/both"),
+    ("pull", "tests/manifests/pull"),
+    ("demo", "tests/manifests/demo"),
+    ("production-pull", "tests/manifests/production-pull"),
+];
+
 /// A rule: what is wrong in a set, if anything is.
 type Rule = fn(&Set) -> Vec<Mistake>;
 
 /// Our own rules by name; `tests/manifests/broken.yaml` has an example against each.
-const RULES: [(&str, Rule); 17] = [
+const RULES: [(&str, Rule); 18] = [
     ("autoscaling", serving::autoscaling),
     ("scale", serving::scale),
     ("image", serving::image),
@@ -40,6 +52,7 @@ const RULES: [(&str, Rule); 17] = [
     ("delivery", eventing::delivery),
     ("retry-after", eventing::retry_after),
     ("times", eventing::times),
+    ("in-sync", eventing::in_sync),
     ("initial-offset", eventing::initial_offset),
     ("consumer-group", eventing::consumer_group),
     ("reference", references::references),

@@ -69,20 +69,32 @@ fn own_variables(env: &Value) -> impl Iterator<Item = &str> {
     names.filter_map(|variable| variable["name"].as_str())
 }
 
-/// Kafka and its topics have the same names for the functions and for Knative, which both have
-/// to be told.
+const BROKERS: &str = "OPENMETER_KAFKA_BROKER";
+const TOPIC: &str = "OPENMETER_KAFKA_TOPIC";
+const DEAD_TOPIC: &str = "OPENMETER_KAFKA_DEAD_TOPIC";
+const INGEST_DEAD_TOPIC: &str = "OPENMETER_KAFKA_INGEST_DEAD_TOPIC";
+
+/// Kafka and its topics have the same names for each function and for Knative, which all have to
+/// be told: a function's own default, or a variable of its own, would split a topic in two.
 pub(super) fn one_kafka(set: &Set) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut same = |object: &Object, field: &str, setting: &str, has: Option<&str>| {
-        let said = set.data(SETTINGS, object).remove(setting);
-        if let Some(said) = said
-            && has != Some(said.as_str())
-        {
-            let why = format!("must be {said}, which {setting} says");
-            mistakes.push(object.mistake(field, why));
-        }
+        let why = match set.data(SETTINGS, object).remove(setting) {
+            None => format!("ConfigMap {SETTINGS} does not say {setting}"),
+            Some(said) if has != Some(said.as_str()) => {
+                format!("must be {said}, which {setting} says")
+            }
+            Some(_) => return,
+        };
+        mistakes.push(object.mistake(field, why));
     };
-    const BROKERS: &str = "OPENMETER_KAFKA_BROKER";
+    for (object, container, field) in set.containers() {
+        let environment = set.environment(object, container);
+        for setting in [BROKERS, TOPIC, DEAD_TOPIC, INGEST_DEAD_TOPIC] {
+            let has = environment.get(setting).map(String::as_str);
+            same(object, &format!("{field}.env.{setting}"), setting, has);
+        }
+    }
     for object in set.of(KAFKA_SOURCE).chain(set.of(KAFKA_SINK)) {
         let servers = texts(&object.value["spec"]["bootstrapServers"]).join(",");
         same(object, "spec.bootstrapServers", BROKERS, Some(&servers));
@@ -96,17 +108,9 @@ pub(super) fn one_kafka(set: &Set) -> Vec<Mistake> {
     }
     for source in set.of(KAFKA_SOURCE) {
         let topics = texts(&source.value["spec"]["topics"]).join(",");
-        same(
-            source,
-            "spec.topics",
-            "OPENMETER_KAFKA_TOPIC",
-            Some(&topics),
-        );
+        same(source, "spec.topics", TOPIC, Some(&topics));
     }
-    for (kind, setting) in [
-        (KAFKA_SOURCE, "OPENMETER_KAFKA_DEAD_TOPIC"),
-        (TRIGGER, "OPENMETER_KAFKA_INGEST_DEAD_TOPIC"),
-    ] {
+    for (kind, setting) in [(KAFKA_SOURCE, DEAD_TOPIC), (TRIGGER, INGEST_DEAD_TOPIC)] {
         for object in set.of(kind) {
             let delivery = in_force(set, object);
             let dead = delivery.get("deadLetterSink").map(|sink| &sink["ref"]);

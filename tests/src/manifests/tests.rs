@@ -9,17 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{RULES, Report, check};
-
-/// The folders that examples are made on.
-pub(super) const GOOD: [(&str, &str); 6] = [
-    ("local", "knative/overlays/local"),
-    ("production", "knative/overlays/production"),
-    ("both", "tests/manifests/both"),
-    ("pull", "tests/manifests/pull"),
-    ("demo", "tests/manifests/demo"),
-    ("production-pull", "tests/manifests/production-pull"),
-];
+use super::{GOOD, RULES, Report, check};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
