@@ -1,18 +1,24 @@
 //! A line of the traffic, in the forms in which a gateway may send it.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fmt::Write as _,
-    hash::{DefaultHasher, Hash, Hasher as _},
-};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
+use jiff::Timestamp;
+use model::{Content, Identity};
 use serde_json::value::RawValue;
 
 /// One line: what is delivered once.
 pub(super) struct Delivery {
     line: String,
     members: Option<BTreeMap<String, Box<RawValue>>>,
+    claim: Option<(Identity, Says)>,
+}
+
+/// What answers depend on, if an event is counted: its content, and the hour of its `time`, than
+/// which no window is finer that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Says {
+    content: Content,
+    hour: i64,
 }
 
 /// A request of binary mode: the attributes are headers, the data is the body.
@@ -27,7 +33,12 @@ const REQUIRED: [&str; 4] = ["id", "source", "type", "specversion"];
 impl Delivery {
     pub(super) fn new(line: String) -> Self {
         let members = serde_json::from_str(&line).ok();
-        Self { line, members }
+        let claim = claim(&line);
+        Self {
+            line,
+            members,
+            claim,
+        }
     }
 
     /// Returns the line as it is: structured mode.
@@ -35,17 +46,9 @@ impl Delivery {
         &self.line
     }
 
-    /// Returns the same number for the same identity; nothing for what has none.
-    pub(super) fn identity(&self) -> Option<u64> {
-        let (source, id) = (self.text("source")?, self.text("id")?);
-        Some(hashed(&(source, id)))
-    }
-
-    /// Returns the same number only for what says the same: time, type, subject and data, to
-    /// the byte.
-    pub(super) fn says(&self) -> u64 {
-        let member = |name| Some(self.members.as_ref()?.get(name)?.get());
-        hashed(&["time", "type", "subject", "data", "data_base64"].map(member))
+    /// Returns whose count it asks for, and with what; nothing for what is no event.
+    pub(super) fn claim(&self) -> Option<(Identity, Says)> {
+        self.claim
     }
 
     /// Says whether it has the attributes of an event. What has not can be no part of a batch:
@@ -88,10 +91,16 @@ impl Delivery {
     }
 }
 
-fn hashed(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+fn claim(line: &str) -> Option<(Identity, Says)> {
+    let media_type: &[u8] = b"application/cloudevents+json";
+    let headers = [("content-type", Some(media_type))];
+    let event =
+        stream::kafka::decode(headers, Some(line.as_bytes()), Timestamp::UNIX_EPOCH).ok()?;
+    let says = Says {
+        content: Content::of(&event, &event.payload()),
+        hour: event.time.as_second().div_euclid(3600),
+    };
+    Some((Identity::of(&event.source, &event.id), says))
 }
 
 /// Percent-encodes what the HTTP binding wants encoded: all but visible ASCII, `"` and `%`.
@@ -160,14 +169,35 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_is_the_same_however_it_is_written() {
-        let one = delivery(r#"{"id":"a","source":"s","data":1}"#);
-        let again = delivery(r#"{"source":"\u0073","data":2, "id":"a"}"#);
-        let other = delivery(r#"{"id":"a","source":"t","data":1}"#);
-        assert_eq!(one.identity(), again.identity());
-        assert_ne!(one.identity(), other.identity());
-        assert_ne!(one.says(), again.says());
-        assert_eq!(one.says(), other.says());
-        assert_eq!(delivery(r#"{"id":"a"}"#).identity(), None);
+    fn what_differs_only_in_writing_or_within_an_hour_says_the_same() {
+        let claim = |time: &str, rest: &str| {
+            let attributes = r#""specversion":"1.0","id":"a","source":"s","type":"t""#;
+            let line = format!(r#"{{{attributes},"time":"{time}",{rest}}}"#);
+            delivery(&line).claim().unwrap()
+        };
+        let first = claim("2024-01-15T10:00:00Z", r#""data":{"v":1.5,"p":"/a"}"#);
+        for (time, rest) in [
+            ("2024-01-15T10:59:59.9Z", r#""data":{"v":1.5,"p":"/a"}"#),
+            (
+                "2024-01-15T11:30:00+01:00",
+                r#""data":{"p":"\/\u0061","v":15e-1},"x":"y""#,
+            ),
+        ] {
+            assert_eq!(claim(time, rest), first, "{time} {rest}");
+        }
+        for (time, rest) in [
+            ("2024-01-15T11:00:00Z", r#""data":{"v":1.5,"p":"/a"}"#),
+            ("2024-01-15T09:59:59Z", r#""data":{"v":1.5,"p":"/a"}"#),
+            ("2024-01-15T10:00:00Z", r#""data":{"v":"1.5","p":"/a"}"#),
+            (
+                "2024-01-15T10:00:00Z",
+                r#""data":{"v":1.5,"p":"/a"},"subject":"b""#,
+            ),
+        ] {
+            let (identity, says) = claim(time, rest);
+            assert_eq!(identity, first.0);
+            assert_ne!(says, first.1, "{time} {rest}");
+        }
+        assert_eq!(delivery(r#"{"id":"a","source":"s"}"#).claim(), None);
     }
 }

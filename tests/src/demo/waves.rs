@@ -1,9 +1,10 @@
 //! In which order the deliveries of a file go.
 //!
 //! The first delivery of an identity wins, but neither a broker nor a push promises an order: of
-//! two that are under way together nobody can say which is the first. So one that says something
-//! else than the first did waits until everything before it is stored. What says the same may go
-//! at any moment, and what comes of it must not depend on that moment.
+//! two that are under way together nobody can say which is the first. So where an answer depends on
+//! it, with other content or with a `time` in another hour than the first has, the delivery waits
+//! until everything before it is stored. All others race, however they are written and whatever
+//! their `time` is, and what comes of them must not depend on who is first.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,13 +16,14 @@ use std::{
 };
 
 use anyhow::Context as _;
+use model::Identity;
 use tokio::{
     fs::File,
     io::{AsyncBufReadExt as _, BufReader, Lines},
     sync::watch,
 };
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Says};
 
 /// How often a file waits for the store, at most.
 const WAVES: u64 = 5;
@@ -29,24 +31,24 @@ const WAVES: u64 = 5;
 /// What was sent so far, of all files.
 #[derive(Default)]
 pub(super) struct Sent {
-    first: HashMap<u64, First>,
+    first: HashMap<Identity, First>,
     wave: u32,
 }
 
 /// The first delivery of an identity.
 struct First {
     wave: u32,
-    says: u64,
+    says: Says,
 }
 
 impl Sent {
     /// Says whether a delivery may go before everything that was sent is stored, and takes it
     /// for sent if so.
     fn may_go(&mut self, delivery: &Delivery) -> bool {
-        let Some(identity) = delivery.identity() else {
+        let Some((identity, says)) = delivery.claim() else {
             return true;
         };
-        let (wave, says) = (self.wave, delivery.says());
+        let wave = self.wave;
         let first = self.first.entry(identity).or_insert(First { wave, says });
         first.wave < wave || first.says == says
     }
@@ -176,19 +178,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_says_something_else_waits_until_the_first_is_stored() {
+    async fn what_an_answer_depends_on_waits_until_the_first_is_stored() {
+        let [ten, past_ten, eleven, twelve] =
+            ["10:00", "10:59", "11:00", "12:00"].map(|time| format!("2024-01-15T{time}:00Z"));
         // Two lines a wave.
         let lines = [
-            line(1, "T1", ""),
-            line(1, "T2", ""),
-            line(2, "T1", ""),
-            line(1, "T3", ""),
-            line(1, "T4", r#","data":1"#),
-            line(2, "T1", r#","data":1"#),
-            line(3, "T1", ""),
-            line(3, "T1", r#","traceparent":"x""#),
-            line(4, "T1", ""),
-            line(4, "T2", ""),
+            line(1, &ten, ""),
+            line(1, &eleven, ""),
+            line(2, &ten, ""),
+            line(1, &twelve, ""),
+            line(1, &ten, r#","data":1"#),
+            line(2, &ten, r#","data":1"#),
+            line(3, &ten, ""),
+            line(3, &past_ten, r#","traceparent":"x""#),
+            line(4, &ten, ""),
+            line(4, &eleven, ""),
         ];
         let mut sent = Sent::default();
         assert_eq!(
