@@ -8,16 +8,33 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use url::Url;
 
-use crate::DecodeError;
+use crate::{
+    DecodeError,
+    original::{ORIGINAL, unseal},
+    syntax::{has_control, is_media_type, is_uri_reference, parse_time},
+};
 
 /// The extension in which ingest says when it took the event.
 pub(crate) const INGESTED_AT: &str = "ingestedat";
 
-/// Extensions that are added on an event's way. They are not counted: they must not make an
-/// event into none. Knative's broker and KafkaSource say by theirs where they read the event.
-const ADDED: [&str; 3] = [INGESTED_AT, "knativekafkapartition", "knativekafkaoffset"];
+/// The extensions that Knative adds to an event: where it read it, and why nobody took it. They
+/// are no part of the event: who reads the record himself does not see them.
+pub(crate) const OF_KNATIVE: [&str; 5] = [
+    "knativekafkapartition",
+    "knativekafkaoffset",
+    "knativeerrordest",
+    "knativeerrorcode",
+    "knativeerrordata",
+];
 
-/// How many extensions an event may have beside [`ADDED`]. Each costs many times its letters,
+/// How many bytes the attributes of an event may have together, names and values. Each is a
+/// header where it is pushed, once more so in [`ORIGINAL`], and Envoy takes 60 KiB of headers.
+const MAX_BYTES: usize = 16 << 10;
+
+/// How long something is at most that is added on an event's way.
+const MAX_ADDED_BYTES: usize = 2 << 10;
+
+/// How many extensions an event may have beside those added. Each costs many times its letters,
 /// here, in librdkafka and in the store, and a megabyte has room for 100,000. A KafkaSource makes
 /// a header of each, and servers (hyper, Envoy) take 100 with those of the hops between.
 const MAX_EXTENSIONS: usize = 64;
@@ -114,7 +131,7 @@ impl<'a> Attributes<'a> {
         if self.extensions.iter().any(|(known, _)| *known == name) {
             return Err(twice(name));
         }
-        if !ADDED.contains(&&*name) {
+        if !is_added(&name) {
             self.counted += 1;
         }
         if self.counted > MAX_EXTENSIONS {
@@ -127,6 +144,25 @@ impl<'a> Attributes<'a> {
 
     pub(crate) fn data_content_type(&self) -> Option<&str> {
         self.data_content_type.as_deref()
+    }
+
+    /// Returns the attributes as ingest took them, if it says so: those found may be what became
+    /// of them on their way. What ingest said is kept among them.
+    pub(crate) fn original(self) -> Result<Self, DecodeError> {
+        let is_accepted = self.extensions.iter().any(|(name, _)| name == INGESTED_AT);
+        let sealed = self.extensions.iter().find(|(name, _)| name == ORIGINAL);
+        let (true, Some((_, sealed))) = (is_accepted, sealed) else {
+            return Ok(self);
+        };
+        let sealed = sealed.clone().into_text();
+        let attributes =
+            unseal(&sealed).ok_or_else(|| DecodeError::field(ORIGINAL, "holds no attributes"))?;
+        let mut original = Attributes::default();
+        for (name, text) in attributes {
+            original.insert(name.into(), Value::Text(text.into()))?;
+        }
+        original.insert(ORIGINAL.into(), Value::Text(sealed.into()))?;
+        Ok(original)
     }
 
     /// Judges all attributes; the first that breaks a rule is the error.
@@ -163,7 +199,9 @@ impl<'a> Attributes<'a> {
         let data_schema = match self.data_schema {
             Some(text) => Some(
                 Url::parse(&text)
-                    .map_err(|_| DecodeError::field("dataschema", "is not an absolute URI"))?,
+                    .ok()
+                    .filter(|url| is_uri_reference(url.as_str()))
+                    .ok_or_else(|| DecodeError::field("dataschema", "is not an absolute URI"))?,
             ),
             None => None,
         };
@@ -185,8 +223,51 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// The first second of the year 0, counted from 1970.
-const YEAR_0: i128 = -62_167_219_200;
+impl Checked<'_> {
+    /// Judges by what is only asked of strangers: that every header on the event's way can hold
+    /// it. What was let in before must not be refused for that.
+    pub(crate) fn admit(self) -> Result<Self, DecodeError> {
+        let own = [
+            ("id", Some(&*self.id)),
+            ("source", Some(&*self.source)),
+            ("type", Some(&*self.event_type)),
+            ("subject", self.subject.as_deref()),
+            ("datacontenttype", self.data_content_type.as_deref()),
+            ("dataschema", self.data_schema.as_ref().map(Url::as_str)),
+        ];
+        let own = own
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text?)));
+        let extensions = self.extensions.iter().map(|(name, value)| match value {
+            Value::Text(text) => (&**name, &**text),
+            // Of a few letters, whatever they are.
+            Value::Integer(_) | Value::Boolean(_) => (&**name, ""),
+        });
+        let counted = own
+            .chain(extensions)
+            .filter(|(name, text)| !is_added(name) || text.len() > MAX_ADDED_BYTES);
+        let mut total = 0;
+        let mut largest = ("", 0);
+        for (name, text) in counted {
+            let bytes = name.len() + text.len();
+            total += bytes;
+            if bytes > largest.1 {
+                largest = (name, bytes);
+            }
+        }
+        if total > MAX_BYTES {
+            let reason = format!(
+                "is the largest of attributes that have {total} bytes together, more than {MAX_BYTES}"
+            );
+            return Err(DecodeError::field(largest.0.to_owned(), reason));
+        }
+        Ok(self)
+    }
+}
+
+fn is_added(name: &str) -> bool {
+    name == INGESTED_AT || name == ORIGINAL || OF_KNATIVE.contains(&name)
+}
 
 const CONTROL: &str = "must not contain control characters";
 
@@ -204,144 +285,4 @@ fn required<'a>(
 
 fn twice(name: Cow<'_, str>) -> DecodeError {
     DecodeError::field(name.into_owned(), "is given twice")
-}
-
-fn has_control(text: &str) -> bool {
-    let is_plain = |byte: u8| (0x20..0x7f).contains(&byte);
-    !text.bytes().all(is_plain) && text.chars().any(char::is_control)
-}
-
-/// Refuses what no URI reference contains. Letters beyond ASCII are let through:
-/// Knative's own SDK sends them, and they are unambiguous.
-fn is_uri_reference(text: &str) -> bool {
-    !text
-        .chars()
-        .any(|c| c.is_whitespace() || c.is_control() || r#"<>"{}|\^`"#.contains(c))
-}
-
-fn is_media_type(text: &str) -> bool {
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let is_token = |part: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        !part.is_empty() && part.bytes().all(allowed)
-    };
-    let both = essence.split_once('/');
-    both.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype)) && !has_control(text)
-}
-
-/// Reads an RFC 3339 time and nothing that merely resembles one. Digits beyond
-/// nanoseconds are dropped. In UTC, as it is written on, it must have a year of four digits
-/// too: there an offset can lead out of them.
-pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
-    let bytes = text.as_bytes();
-    let shape = bytes.get(..19)?;
-    let fits = shape
-        .iter()
-        .zip(b"dddd-dd-ddTdd:dd:dd")
-        .all(|(byte, expected)| match expected {
-            b'd' => byte.is_ascii_digit(),
-            other => byte.eq_ignore_ascii_case(other),
-        });
-    if !fits {
-        return None;
-    }
-    let mut rest = &text[19..];
-    let mut fraction = "";
-    if let Some(digits) = rest.strip_prefix('.') {
-        let len = digits.bytes().take_while(u8::is_ascii_digit).count();
-        if len == 0 {
-            return None;
-        }
-        (fraction, rest) = digits.split_at(len);
-    }
-    if !is_offset(rest) {
-        return None;
-    }
-    let time: Timestamp = if fraction.len() <= 9 {
-        text.parse().ok()?
-    } else {
-        let shorter = format!("{}.{}{rest}", &text[..19], &fraction[..9]);
-        shorter.parse().ok()?
-    };
-    // The latest Timestamp is in the year 9999.
-    (time.as_nanosecond() >= YEAR_0 * 1_000_000_000).then_some(time)
-}
-
-fn is_offset(text: &str) -> bool {
-    let two = |digits: &[u8], limit: u8| {
-        digits.iter().all(u8::is_ascii_digit)
-            && (digits[0] - b'0') * 10 + (digits[1] - b'0') < limit
-    };
-    match text.as_bytes() {
-        [b'Z' | b'z'] => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => two(&[*h1, *h2], 24) && two(&[*m1, *m2], 60),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_rfc_3339_is_a_time() {
-        for (text, same) in [
-            ("2026-01-31T10:20:30Z", "2026-01-31T10:20:30Z"),
-            ("2026-01-31t10:20:30z", "2026-01-31T10:20:30Z"),
-            (
-                "2026-01-31T10:20:30.123456789Z",
-                "2026-01-31T10:20:30.123456789Z",
-            ),
-            (
-                "2026-01-31T10:20:30.1234567891234Z",
-                "2026-01-31T10:20:30.123456789Z",
-            ),
-            ("2026-01-31T10:20:30+01:00", "2026-01-31T09:20:30Z"),
-            ("2026-01-31T10:20:30-00:00", "2026-01-31T10:20:30Z"),
-            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
-            ("0000-01-01T01:00:00+01:00", "0000-01-01T00:00:00Z"),
-        ] {
-            let expected: Timestamp = same.parse().unwrap();
-            assert_eq!(parse_time(text), Some(expected), "{text}");
-        }
-        for text in [
-            "",
-            "2026-01-31",
-            "2026-01-31T10:20:30",
-            "2026-01-31 10:20:30Z",
-            "2026-01-31T10:20:30+25:00",
-            "2026-01-31T10:20:30+05",
-            "2026-01-31T10:20:30+05:60",
-            "2026-01-31T10:20:30.Z",
-            "2026-01-31T10:20:30Z[UTC]",
-            "2026-02-30T10:20:30Z",
-            "2026-01-31T10:20:30é",
-            "1769854830",
-            "yesterday",
-            // Another year in UTC, which four digits do not say.
-            "0000-01-01T00:00:00+01:00",
-            "0000-01-01T00:59:59.999999999+01:00",
-            "9999-12-31T23:59:59-01:00",
-        ] {
-            assert_eq!(parse_time(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_source_is_like_a_uri_reference() {
-        for (source, fits) in [
-            ("/gw/eu-1", true),
-            ("my-app", true),
-            ("#fragment", true),
-            ("urn:uuid:1", true),
-            ("https://example.com/a?b=c", true),
-            ("münchen", true),
-            ("/a b", false),
-            ("a\u{a0}b", false),
-            ("<a>", false),
-            ("a\\b", false),
-        ] {
-            assert_eq!(is_uri_reference(source), fits, "{source}");
-        }
-    }
 }

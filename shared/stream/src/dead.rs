@@ -21,8 +21,10 @@ use rdkafka::{
 };
 
 use crate::{
-    CloudEvent, DecodeError, KafkaConfig, KafkaFault, ReadError, http,
-    kafka::decode_event,
+    CloudEvent, DecodeError, KafkaConfig, KafkaFault, ReadError,
+    attributes::OF_KNATIVE,
+    http,
+    kafka::{decode_accepted, decode_event},
     reader::{Reader, Stretch},
 };
 
@@ -34,15 +36,6 @@ const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
 /// When a piece of a replay is full: at this many records, or bytes.
 const PIECE: (i64, usize) = (500, 16 << 20);
-
-/// The attributes that Knative adds to an event: where it read it, and why nobody took it.
-const ADDED: [&str; 5] = [
-    "knativekafkapartition",
-    "knativekafkaoffset",
-    "knativeerrordest",
-    "knativeerrorcode",
-    "knativeerrordata",
-];
 
 /// What the names of the headers begin with that [`crate::Graves`] add.
 const GRAVE: &str = "openmeter-dead-";
@@ -134,10 +127,12 @@ impl DeadLetter {
         }
         let kept = headers.iter().filter(|(name, _)| !is_added(name));
         let kept = kept.map(|(name, value)| (name.as_str(), value.as_deref()));
-        let mut event = decode_event(kept, self.value.as_deref())?;
-        for name in ADDED {
-            event.remove_extension(name);
-        }
+        let value = self.value.as_deref();
+        let mut event = match self.of {
+            DeadTopic::Events => decode_accepted(kept, value)?,
+            DeadTopic::Ingest => decode_event(kept, value)?,
+        };
+        event.remove_knatives();
         if self.of == DeadTopic::Events && event.attribute("ingestedat").is_none() {
             if event.event_type() == http::WRAPPED {
                 return Err(DecodeError::whole(
@@ -192,7 +187,7 @@ fn is_added(header: &str) -> bool {
     header.starts_with(GRAVE)
         || header
             .strip_prefix("ce_")
-            .is_some_and(|name| ADDED.contains(&name))
+            .is_some_and(|name| OF_KNATIVE.contains(&name))
 }
 
 /// The dead letters in Kafka. Each call has a connection of its own: they are asked for seldom.
@@ -371,4 +366,60 @@ pub(crate) fn each_letter(
         each(DeadLetter::read(of, message));
         ControlFlow::Continue(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka;
+
+    #[test]
+    fn an_accepted_event_is_what_it_was_however_its_letter_came() {
+        let mut event = CloudEvent::new("日本", "/gw", "t").with_subject("100%");
+        event.stamp(Timestamp::UNIX_EPOCH);
+        let record = kafka::encode(&event);
+        let mut headers = record.headers.clone();
+        let id = headers.iter_mut().find(|(name, _)| name == "ce_id");
+        id.unwrap().1 = Some(b"??".to_vec());
+        headers.push(("ce_knativeerrorcode".to_owned(), Some(b"400".to_vec())));
+        let letter = |of| DeadLetter {
+            of,
+            partition: 0,
+            offset: 0,
+            time: Timestamp::UNIX_EPOCH,
+            headers: Some(headers.clone()),
+            value: None,
+        };
+        let again = letter(DeadTopic::Events).event().unwrap();
+        let sorted = |mut record: kafka::Record| {
+            record.headers.sort();
+            record
+        };
+        assert_eq!(sorted(kafka::encode(&again)), sorted(record));
+        // What did not come to ingest yet may say what it likes.
+        assert_eq!(letter(DeadTopic::Ingest).event().unwrap().id(), "??");
+    }
+
+    #[test]
+    fn an_event_that_was_read_has_a_record_as_it_was_written() {
+        for (id, of_stamp) in [("日本", 1), ("1", 0)] {
+            let mut event = CloudEvent::new(id, "/gw", "t").with_data("text/plain", "a");
+            event.stamp("2026-01-31T10:20:30.000001Z".parse().unwrap());
+            let written = kafka::encode(&event);
+            let read = |record: &kafka::Record| {
+                let headers = record.headers.iter();
+                let headers = headers.map(|(name, value)| (name.as_str(), value.as_deref()));
+                kafka::decode(headers, record.value.as_deref(), Timestamp::UNIX_EPOCH).unwrap()
+            };
+            let again = kafka::encode_usage(&read(&written));
+            assert_eq!(read(&again), read(&written));
+            let stamps = |record: &kafka::Record| {
+                let names = record.headers.iter().map(|(name, _)| name);
+                names
+                    .filter(|name| *name == "ce_originalattributes")
+                    .count()
+            };
+            assert_eq!((stamps(&written), stamps(&again)), (of_stamp, of_stamp));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! One CloudEvent between HTTP and Kafka.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use cloudevents::{
@@ -12,8 +12,9 @@ use model::{Identity, is_json_media_type};
 use url::Url;
 
 use crate::{
-    attributes::{Checked, INGESTED_AT, Value},
+    attributes::{Checked, INGESTED_AT, OF_KNATIVE, Value},
     kafka,
+    original::{ORIGINAL, is_raw, seal},
 };
 
 /// What an extension costs beside its bytes: a place in the SDK's map, and a header in
@@ -107,17 +108,31 @@ impl CloudEvent {
     }
 
     /// Says when it was accepted: as extension `ingestedat`, whatever the sender
-    /// wrote there, and as its time if it has none.
+    /// wrote there, and as its time if it has none. Attributes that not every header brings
+    /// through are kept beside as well; and what Knative added on the way here goes, since it
+    /// will add the same again.
     pub fn stamp(&mut self, accepted_at: Timestamp) {
         self.0
             .set_extension(INGESTED_AT, format!("{accepted_at:.6}"));
         if self.0.time().is_none() {
             self.0.set_time(to_chrono(accepted_at));
         }
+        self.remove_knatives();
+        self.0.remove_extension(ORIGINAL);
+        if !self.texts().all(is_raw) {
+            let mut attributes = BTreeMap::new();
+            self.each_attribute(|name, text| {
+                attributes.insert(name.to_owned(), text.to_owned());
+            });
+            self.0.set_extension(ORIGINAL, seal(&attributes));
+        }
     }
 
-    pub(crate) fn remove_extension(&mut self, name: &str) {
-        self.0.remove_extension(name);
+    /// Takes away what Knative added to it.
+    pub(crate) fn remove_knatives(&mut self) {
+        for name in OF_KNATIVE {
+            self.0.remove_extension(name);
+        }
     }
 
     /// Returns the id.
@@ -186,19 +201,29 @@ impl CloudEvent {
     /// Returns the bytes that the event takes up in a record, but for its numbers and its time,
     /// and what its extensions cost beside.
     pub(crate) fn size(&self) -> usize {
-        let text = |text: Option<&str>| text.map_or(0, str::len);
-        let extensions = self.0.iter_extensions().map(|(name, value)| match value {
-            ExtensionValue::String(text) => HEADER_OVERHEAD + name.len() + text.len(),
-            ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => HEADER_OVERHEAD + name.len(),
-        });
-        self.id().len()
-            + self.source().len()
-            + self.event_type().len()
-            + text(self.subject())
-            + text(self.data_content_type())
-            + text(self.0.dataschema().map(Url::as_str))
-            + extensions.sum::<usize>()
+        let extensions = self.0.iter_extensions();
+        let names = extensions.map(|(name, _)| HEADER_OVERHEAD + name.len());
+        self.texts().map(str::len).sum::<usize>()
+            + names.sum::<usize>()
             + self.data().map_or(0, <[u8]>::len)
+    }
+
+    /// Returns the values that are text, which a time is not.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let own = [
+            Some(self.id()),
+            Some(self.source()),
+            Some(self.event_type()),
+            self.subject(),
+            self.data_content_type(),
+            self.0.dataschema().map(Url::as_str),
+        ];
+        let extensions = self.0.iter_extensions();
+        let extensions = extensions.filter_map(|(_, value)| match value {
+            ExtensionValue::String(text) => Some(&**text),
+            ExtensionValue::Boolean(_) | ExtensionValue::Integer(_) => None,
+        });
+        own.into_iter().flatten().chain(extensions)
     }
 
     /// Calls `each` with every attribute as text, specversion first. JSON data whose type

@@ -18,9 +18,10 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use crate::{
     CloudEvent, DecodeError,
-    attributes::{Attributes, Checked, INGESTED_AT, Value},
+    attributes::{Attributes, INGESTED_AT, Value},
     json,
     kafka::usage_event,
+    original::ORIGINAL,
 };
 
 /// One event in JSON format.
@@ -87,22 +88,29 @@ enum Mode {
     Batch,
 }
 
-/// Decodes a request in whichever mode it is. No event may have more bytes than `limit`.
+/// Decodes a request of a stranger, in whichever mode it is. No event may have more bytes than
+/// `limit`.
 pub fn decode(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Events, Refused> {
     match mode(headers).ok_or(Refused::ContentType)? {
         Mode::Binary => {
             check_size(None, body.len(), limit)?;
-            Ok(Events::one(decode_binary(headers, body)))
+            let gathered = gather_binary(headers, body, |_| true);
+            Ok(Events::one(gathered.and_then(admit)))
         }
         Mode::Structured => decode_object(body, limit),
         Mode::Batch => decode_array(body, limit),
     }
 }
 
-/// Decodes a request that must carry exactly one event.
+/// Decodes a request of a stranger that must carry exactly one event.
 pub fn decode_one(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Refused> {
-    let (checked, data) = check_one(headers, body)?;
-    Ok(CloudEvent::from_checked(checked, data))
+    Ok(admit(gather_one(headers, body, |_| true)?)?)
+}
+
+/// Decodes a request that passes on one event which was let in before, as dead letters are.
+pub fn decode_passed_on(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, Refused> {
+    let (attributes, data) = gather_one(headers, body, |_| true)?;
+    Ok(CloudEvent::from_checked(attributes.check()?, data))
 }
 
 /// Decodes what a KafkaSource delivers of a topic of accepted events, as [`crate::kafka::decode`]
@@ -113,7 +121,15 @@ pub fn decode_record(
     body: &[u8],
     received_at: Timestamp,
 ) -> Result<UsageEvent, Refused> {
-    let (checked, data) = check_one(headers, body)?;
+    // What ingest kept comes through whatever became of the others, so they are not even read.
+    let has = |name| {
+        let mut names = headers.keys().map(HeaderName::as_str);
+        names.any(|known| known.strip_prefix(PREFIX) == Some(name))
+    };
+    let is_kept = has(ORIGINAL) && has(INGESTED_AT);
+    let wanted = |name: &str| !is_kept || [ORIGINAL, INGESTED_AT].contains(&name);
+    let (attributes, data) = gather_one(headers, body, wanted)?;
+    let checked = attributes.original()?.check()?;
     // A sender may give his own event this type, but then ingest took it, and says when.
     let is_accepted = checked
         .extensions
@@ -125,13 +141,14 @@ pub fn decode_record(
     Ok(usage_event(checked, data, received_at))
 }
 
-fn check_one<'a>(
+fn gather_one<'a>(
     headers: &'a HeaderMap,
     body: &'a [u8],
-) -> Result<(Checked<'a>, Option<Data>), Refused> {
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Attributes<'a>, Option<Data>), Refused> {
     match mode(headers).ok_or(Refused::ContentType)? {
-        Mode::Binary => Ok(check_binary(headers, body)?),
-        Mode::Structured => Ok(check_text(utf8(body)?)?),
+        Mode::Binary => Ok(gather_binary(headers, body, wanted)?),
+        Mode::Structured => Ok(gather_text(utf8(body)?)?),
         Mode::Batch => Err(DecodeError::whole("a batch is not accepted here").into()),
     }
 }
@@ -248,7 +265,7 @@ fn utf8(body: &[u8]) -> Result<&str, DecodeError> {
 
 fn decode_object(body: &[u8], limit: usize) -> Result<Events, Refused> {
     check_size(None, body.len(), limit)?;
-    Ok(Events::one(decode_text(utf8(body)?)))
+    Ok(Events::one(gather_text(utf8(body)?).and_then(admit)))
 }
 
 fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
@@ -256,7 +273,8 @@ fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
     let mut each = Vec::with_capacity(elements.len());
     for (index, text) in elements.into_iter().enumerate() {
         check_size(Some(index), text.len(), limit)?;
-        each.push(decode_text(text).map_err(|error| error.at(index)));
+        let event = gather_text(text).and_then(admit);
+        each.push(event.map_err(|error| error.at(index)));
     }
     Ok(Events {
         each,
@@ -264,39 +282,38 @@ fn decode_array(body: &[u8], limit: usize) -> Result<Events, Refused> {
     })
 }
 
-fn decode_text(text: &str) -> Result<CloudEvent, DecodeError> {
-    let (checked, data) = check_text(text)?;
-    Ok(CloudEvent::from_checked(checked, data))
+/// Judges what a stranger sent.
+fn admit((attributes, data): (Attributes<'_>, Option<Data>)) -> Result<CloudEvent, DecodeError> {
+    Ok(CloudEvent::from_checked(attributes.check()?.admit()?, data))
 }
 
-/// Judges one event of JSON text.
-pub(crate) fn check_text(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeError> {
-    let (checked, data) = json::decode(text)?;
+/// Reads one event of JSON text.
+pub(crate) fn gather_text(text: &str) -> Result<(Attributes<'_>, Option<Data>), DecodeError> {
+    let (attributes, data) = json::gather(text)?;
     // In binary mode, as it is written on, such data would be taken for the event itself.
-    if checked.data_content_type.as_deref().is_some_and(is_events) {
+    if attributes.data_content_type().is_some_and(is_events) {
         let reason = "is an event's, and an event cannot be another's data";
         return Err(DecodeError::field("datacontenttype", reason));
     }
-    Ok((checked, data))
+    Ok((attributes, data))
 }
 
-fn decode_binary(headers: &HeaderMap, body: &[u8]) -> Result<CloudEvent, DecodeError> {
-    let (checked, data) = check_binary(headers, body)?;
-    Ok(CloudEvent::from_checked(checked, data))
-}
-
-fn check_binary<'a>(
+/// Reads those attributes that are wanted, and the data.
+fn gather_binary<'a>(
     headers: &'a HeaderMap,
     body: &[u8],
-) -> Result<(Checked<'a>, Option<Data>), DecodeError> {
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Attributes<'a>, Option<Data>), DecodeError> {
     let mut attributes = Attributes::default();
     for (name, value) in headers {
-        if name == CONTENT_TYPE {
+        if name == CONTENT_TYPE && wanted("datacontenttype") {
             let text = value
                 .to_str()
                 .map_err(|_| DecodeError::field("datacontenttype", "is not a media type"))?;
             attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
-        } else if let Some(name) = name.as_str().strip_prefix(PREFIX) {
+        } else if let Some(name) = name.as_str().strip_prefix(PREFIX)
+            && wanted(name)
+        {
             if name == "datacontenttype" {
                 let reason = "is the header content-type in binary mode";
                 return Err(DecodeError::field("datacontenttype", reason));
@@ -307,7 +324,7 @@ fn check_binary<'a>(
         }
     }
     let data = (!body.is_empty()).then(|| Data::Binary(body.to_vec()));
-    Ok((attributes.check()?, data))
+    Ok((attributes, data))
 }
 
 /// Takes a header's value out of its quotes, then undoes percent signs, once.

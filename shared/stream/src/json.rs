@@ -16,11 +16,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     CloudEvent, DecodeError,
-    attributes::{Attributes, Checked, Value},
+    attributes::{Attributes, Value},
 };
 
-/// Reads one event of JSON text.
-pub(crate) fn decode(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeError> {
+/// Reads one event of JSON text. Its attributes are still to be judged.
+pub(crate) fn gather(text: &str) -> Result<(Attributes<'_>, Option<Data>), DecodeError> {
     let members: Members<'_> = parse(text)?;
     let mut attributes = Attributes::default();
     let mut data = None;
@@ -57,7 +57,7 @@ pub(crate) fn decode(text: &str) -> Result<(Checked<'_>, Option<Data>), DecodeEr
         (None, Some(raw)) => Some(base64_data(raw)?),
         (None, None) => None,
     };
-    Ok((attributes.check()?, data))
+    Ok((attributes, data))
 }
 
 /// Writes one event as JSON text. Data that is JSON stays the text that it is; any other is

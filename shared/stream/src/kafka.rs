@@ -5,7 +5,7 @@
 //! one partition orders its deliveries. Read in binary and structured mode. Nothing
 //! here connects to Kafka.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use cloudevents::Data;
 use jiff::Timestamp;
@@ -14,8 +14,10 @@ use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::{
     CloudEvent, DecodeError,
-    attributes::{Attributes, Checked, INGESTED_AT, Value, parse_time},
-    http::{check_text, is_structured},
+    attributes::{Attributes, Checked, INGESTED_AT, OF_KNATIVE, Value},
+    http::{gather_text, is_structured},
+    original::{ORIGINAL, is_raw, seal},
+    syntax::parse_time,
 };
 
 const PREFIX: &str = "ce_";
@@ -103,18 +105,23 @@ pub fn encode(event: &CloudEvent) -> Record {
 
 /// Calls `each` with the name and the value of every header of `event`.
 pub(crate) fn each_header(event: &CloudEvent, mut each: impl FnMut(&str, &str)) {
-    event.each_attribute(|name, text| match name {
+    event.each_attribute(|name, text| each(&header(name), text));
+}
+
+/// Returns the name of the header of an attribute.
+fn header(name: &str) -> Cow<'static, str> {
+    Cow::Borrowed(match name {
         // The names that nearly every event has need no string put together.
-        "specversion" => each("ce_specversion", text),
-        "id" => each("ce_id", text),
-        "source" => each("ce_source", text),
-        "type" => each("ce_type", text),
-        "subject" => each("ce_subject", text),
-        "time" => each("ce_time", text),
-        INGESTED_AT => each("ce_ingestedat", text),
-        "datacontenttype" => each(CONTENT_TYPE, text),
-        _ => each(&format!("{PREFIX}{name}"), text),
-    });
+        "specversion" => "ce_specversion",
+        "id" => "ce_id",
+        "source" => "ce_source",
+        "type" => "ce_type",
+        "subject" => "ce_subject",
+        "time" => "ce_time",
+        INGESTED_AT => "ce_ingestedat",
+        "datacontenttype" => CONTENT_TYPE,
+        _ => return Cow::Owned(format!("{PREFIX}{name}")),
+    })
 }
 
 /// Decodes a record, in binary or structured mode.
@@ -126,23 +133,40 @@ pub fn decode<'a>(
     value: Option<&'a [u8]>,
     recorded_at: Timestamp,
 ) -> Result<UsageEvent, DecodeError> {
-    let (checked, data) = check(headers, value)?;
-    Ok(usage_event(checked, data, recorded_at))
+    let (attributes, data) = gather(headers, value)?;
+    Ok(usage_event(
+        attributes.original()?.check()?,
+        data,
+        recorded_at,
+    ))
 }
 
-/// Decodes a record, in binary or structured mode, to pass the event on as it is.
+/// Decodes a record, in binary or structured mode, to pass the event on as it is there.
 pub fn decode_event<'a>(
     headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     value: Option<&'a [u8]>,
 ) -> Result<CloudEvent, DecodeError> {
-    let (checked, data) = check(headers, value)?;
-    Ok(CloudEvent::from_checked(checked, data))
+    let (attributes, data) = gather(headers, value)?;
+    Ok(CloudEvent::from_checked(attributes.check()?, data))
 }
 
-fn check<'a>(
+/// Decodes a record of an event that ingest accepted, to pass it on as ingest made it, whatever
+/// became of it on the way there.
+pub(crate) fn decode_accepted<'a>(
     headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     value: Option<&'a [u8]>,
-) -> Result<(Checked<'a>, Option<Data>), DecodeError> {
+) -> Result<CloudEvent, DecodeError> {
+    let (attributes, data) = gather(headers, value)?;
+    Ok(CloudEvent::from_checked(
+        attributes.original()?.check()?,
+        data,
+    ))
+}
+
+fn gather<'a>(
+    headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+    value: Option<&'a [u8]>,
+) -> Result<(Attributes<'a>, Option<Data>), DecodeError> {
     let mut attributes = Attributes::default();
     let mut content_type = None;
     for (name, value) in headers {
@@ -168,12 +192,12 @@ fn check<'a>(
         if is_structured(text) {
             let text = std::str::from_utf8(value.unwrap_or_default())
                 .map_err(|_| DecodeError::whole("is not JSON: not UTF-8"))?;
-            return check_text(text);
+            return gather_text(text);
         }
         attributes.insert("datacontenttype".into(), Value::Text(text.into()))?;
     }
     let data = value.map(|value| Data::Binary(value.to_vec()));
-    Ok((attributes.check()?, data))
+    Ok((attributes, data))
 }
 
 /// Returns an event in the words of metering, whichever way it came. `received_at` stands in
@@ -192,6 +216,9 @@ pub(crate) fn usage_event(
         attributes.insert("dataschema".to_owned(), schema.into());
     }
     for (name, value) in checked.extensions {
+        if name == ORIGINAL || OF_KNATIVE.contains(&&*name) {
+            continue;
+        }
         if name == INGESTED_AT
             && let Value::Text(text) = &value
             && let Some(time) = parse_time(text)
@@ -224,30 +251,31 @@ pub(crate) fn into_bytes(data: Data) -> Vec<u8> {
 
 /// Encodes what was read, as [`encode`] does: the record that it may have come in.
 pub(crate) fn encode_usage(event: &UsageEvent) -> Record {
-    let mut headers = Vec::with_capacity(10);
-    let mut add = |name: &str, text: &str| {
-        headers.push((name.to_owned(), Some(text.as_bytes().to_vec())));
-    };
-    add("ce_specversion", "1.0");
-    add("ce_id", &event.id);
-    add("ce_source", &event.source);
-    add("ce_type", &event.event_type);
-    if let Some(subject) = &event.subject {
-        add("ce_subject", subject);
-    }
-    add("ce_time", &event.time.to_string());
-    add("ce_ingestedat", &event.ingested_at.to_string());
+    let mut attributes: BTreeMap<&str, Cow<'_, str>> = BTreeMap::new();
     for (name, text) in &event.attributes {
-        match name.as_str() {
-            "datacontenttype" => add(CONTENT_TYPE, text),
-            // Kept beside one that no column can hold.
-            "time" => {}
-            _ => add(&format!("{PREFIX}{name}"), text),
-        }
+        attributes.insert(name, text.into());
     }
+    // Also over a time kept beside one that no column can hold.
+    attributes.insert("specversion", "1.0".into());
+    attributes.insert("id", (&event.id).into());
+    attributes.insert("source", (&event.source).into());
+    attributes.insert("type", (&event.event_type).into());
+    if let Some(subject) = &event.subject {
+        attributes.insert("subject", subject.into());
+    }
+    attributes.insert("time", event.time.to_string().into());
+    attributes.insert(INGESTED_AT, event.ingested_at.to_string().into());
+    if !attributes.values().all(|text| is_raw(text)) {
+        let sealed = seal(&attributes);
+        attributes.insert(ORIGINAL, sealed.into());
+    }
+    let bytes = |text: Cow<'_, str>| text.into_owned().into_bytes();
     Record {
         key: Some(Identity::of(&event.source, &event.id).0.to_vec()),
-        headers,
+        headers: attributes
+            .into_iter()
+            .map(|(name, text)| (header(name).into_owned(), Some(bytes(text))))
+            .collect(),
         value: event.data.clone(),
     }
 }

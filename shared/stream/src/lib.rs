@@ -30,10 +30,12 @@ pub mod http;
 mod json;
 pub mod kafka;
 mod member;
+mod original;
 mod producer;
 mod progress;
 mod reader;
 mod subscription;
+mod syntax;
 mod topics;
 
 pub use config::{KafkaConfig, Sasl, SaslMechanism, SecurityProtocol};

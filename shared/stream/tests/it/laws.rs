@@ -16,7 +16,7 @@ fn text() -> impl Strategy<Value = String> {
 fn event() -> impl Strategy<Value = CloudEvent> {
     let attributes = (
         text(),
-        "[a-zA-Z0-9/:._~#?%é-]{1,12}",
+        "/?[a-zA-Z0-9._~é-]{1,8}(%[0-9A-F]{2})?(/[a-z:]{0,3})?(\\?[a-z/?:]{0,3})?(#[a-z]{0,2})?",
         text(),
         prop::option::of(text()),
     );

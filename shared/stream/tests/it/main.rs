@@ -5,6 +5,7 @@
     reason = "a test that cannot go on must fail, and clippy sees only test functions as tests"
 )]
 
+mod hops;
 mod http;
 mod kafka;
 mod laws;

@@ -16,7 +16,7 @@ use http::{
 };
 use stream::{
     CloudEvent, ProduceError, Producer, Record,
-    http::{STRUCTURED, decode_one, encode_structured},
+    http::{Refused, STRUCTURED, decode_one, decode_passed_on, encode_structured},
 };
 
 use super::{address::SINK_INGRESS, plan::Name, spec::ContentMode};
@@ -51,6 +51,10 @@ impl Outlet {
     }
 }
 
+/// How an event is read: one that goes to a broker is a stranger's, one that goes to a sink is dead
+/// and was let in before.
+type Decode = fn(&HeaderMap, &[u8]) -> Result<CloudEvent, Refused>;
+
 /// Everything that events can be posted to.
 #[derive(Default)]
 pub(super) struct Ingress {
@@ -59,12 +63,12 @@ pub(super) struct Ingress {
 }
 
 impl Ingress {
-    /// Returns the outlet behind `/{namespace}/{name}` at `host`.
-    fn outlet(&self, host: Option<&str>, name: &Name) -> Option<&Outlet> {
+    /// Returns the outlet behind `/{namespace}/{name}` at `host`, and how its events are read.
+    fn outlet(&self, host: Option<&str>, name: &Name) -> Option<(&Outlet, Decode)> {
         if host == Some(SINK_INGRESS) {
-            self.sinks.get(name)
+            Some((self.sinks.get(name)?, decode_passed_on))
         } else {
-            self.brokers.get(name)
+            Some((self.brokers.get(name)?, decode_one))
         }
     }
 
@@ -76,7 +80,7 @@ impl Ingress {
         let name = name.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
         let outlet = name.and_then(|name| self.outlet(request.uri().host(), &name));
         match outlet {
-            Some(outlet) => accept(outlet, request.headers(), request.body()).await,
+            Some(door) => accept(door, request.headers(), request.body()).await,
             None => answer(StatusCode::NOT_FOUND, Bytes::new()),
         }
     }
@@ -108,11 +112,11 @@ async fn enter(
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or(head.uri.host());
     let host = host.map(|host| host.split_once(':').map_or(host, |(host, _)| host));
-    let Some(outlet) = ingress.outlet(host, &name) else {
+    let Some(door) = ingress.outlet(host, &name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     match to_bytes(body, BODY_LIMIT).await {
-        Ok(body) => accept(outlet, &head.headers, &body).await.map(Body::from),
+        Ok(body) => accept(door, &head.headers, &body).await.map(Body::from),
         Err(error) if is_too_long(&error) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
     }
@@ -123,11 +127,15 @@ fn is_too_long(error: &axum::Error) -> bool {
     source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
-async fn accept(outlet: &Outlet, headers: &HeaderMap, body: &Bytes) -> Response<Bytes> {
+async fn accept(
+    (outlet, decode): (&Outlet, Decode),
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response<Bytes> {
     if body.len() > BODY_LIMIT {
         return answer(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new());
     }
-    let event = match decode_one(headers, body) {
+    let event = match decode(headers, body) {
         Ok(event) => event,
         Err(error) => return answer(StatusCode::BAD_REQUEST, error.to_string().into()),
     };

@@ -6,6 +6,8 @@
 //! It differs where a machine is not a cluster, or where more is lost than need be:
 //! - a KafkaSource's topic that is absent is made, for nobody else would before the first event
 //! - a broker's ingress answers 413, not 503, to what is too large, and 200 to OPTIONS
+//! - a broker's ingress answers 400 to attributes that ingest would refuse
+//! - attributes that are not plain ASCII survive each hop: they are encoded in headers
 //! - a reply that cannot be written is the delivery again, not a dead letter
 //! - of filters, cesql is refused
 //!
