@@ -107,3 +107,38 @@ async fn metrics_tell_what_was_taken() {
         assert!(text.contains(line), "{line} in {text}");
     }
 }
+
+#[tokio::test]
+async fn what_no_header_brings_through_is_in_the_topic_as_it_was() {
+    let ingest = Service::start("original").await;
+    let mut headers = BINARY.to_vec();
+    headers[1].1 = "100%25";
+    headers.extend([
+        ("ce-subject", "%E6%97%A5%E6%9C%AC"),
+        // Nobody but ingest says what was there at first.
+        ("ce-originalattributes", "eyJpZCI6Im90aGVyIn0"),
+        ("ce-knativekafkaoffset", "7"),
+    ]);
+    let answer = ingest.post("/", &headers, "").await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    let [event] = &ingest.topic(1).await[..] else {
+        panic!("one event")
+    };
+    assert_eq!(event.id, "100%");
+    assert_eq!(event.subject.as_deref(), Some("日本"));
+    assert!(event.attributes.is_empty(), "{:?}", event.attributes);
+}
+
+#[tokio::test]
+async fn attributes_that_no_request_could_hold_are_refused() {
+    let ingest = Service::start("attributes").await;
+    let long = "x".repeat(16 << 10);
+    let event = object("1", &format!(r#","tenant":"{long}""#));
+    for path in ["/", "/api/v1/events"] {
+        let answer = ingest.post(path, &[STRUCTURED], event.clone()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        let problem = answer.problem();
+        let error = &problem["extensions"]["validationErrors"][0];
+        assert_eq!(error["field"], "tenant", "{problem}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Events that are posted one by one, and counted together.
 
+use ::stream::{CloudEvent, http};
 use axum::body::{Body, Bytes};
 use futures::{StreamExt as _, future::join_all, stream};
 
@@ -147,4 +148,42 @@ async fn a_pushing_process_takes_no_records_of_lambda() {
     let answer = post(&process.router, "/events", &[], "{}").await;
     assert_eq!(answer.status, 404);
     std::fs::remove_file(&process.config.meters).unwrap();
+}
+
+#[tokio::test]
+async fn events_that_a_header_mangles_are_counted_as_what_they_were() {
+    let process = Service::start();
+    // By Knative's data plane each two of them are one.
+    let ids = ["日本", "日木", "%41", "A"];
+    for id in ids {
+        let mut event = CloudEvent::new(id, "/gw", "call")
+            .with_subject(id)
+            .with_time("2026-01-31T10:20:30Z".parse().unwrap())
+            .with_data("application/json", r#"{"ms":2}"#);
+        event.stamp("2026-01-31T10:20:31.000001Z".parse().unwrap());
+        let (headers, _) = http::encode(&event).unwrap();
+        let by_the_book: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        let raw: String = id
+            .chars()
+            .map(|letter| if letter.is_ascii() { letter } else { '?' })
+            .collect();
+        let mangled: Vec<_> = by_the_book
+            .iter()
+            .map(|&(name, value)| match name {
+                "ce-id" | "ce-subject" => (name, &*raw),
+                _ => (name, value),
+            })
+            .collect();
+        for headers in [mangled, by_the_book] {
+            assert_eq!(process.post(&headers, r#"{"ms":2}"#).await.status, 204);
+        }
+    }
+    assert_eq!(process.totals().await, ["4", "8"]);
+    let sql = "SELECT subject FROM usage_current WHERE meter = 'calls' ORDER BY subject";
+    let subjects = process.store.texts(sql).await;
+    assert_eq!(subjects, ["%41", "A", "日木", "日本"]);
+    process.remove().await;
 }
