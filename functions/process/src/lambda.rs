@@ -1,15 +1,23 @@
 //! A batch of Kafka records from Lambda's event source mapping (MSK or one's own cluster).
 //!
 //! It is one batch, counted as pull counts its own. Whatever fails, Lambda brings all of it
-//! again, so the answer waits for the rows and for the graves.
+//! again, so the answer waits for the rows and for the graves. No record fails the others: what
+//! it holds is a stranger's, and one that cannot be read is buried as it came.
+
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context as _;
-use aws_lambda_events::event::kafka::{KafkaEvent, KafkaRecord};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use model::UsageEvent;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use stream::{DeadRecord, DecodeError, KafkaConfig, Record, kafka};
 
 use crate::{Process, dead::Dead};
+
+/// What is said of the place of a record that does not say it.
+const NO_OFFSET: i64 = -1;
 
 /// Counts the batches of Lambda. Cheap to clone.
 #[derive(Clone)]
@@ -19,9 +27,38 @@ pub(crate) struct Lambda {
     pub(crate) dead: Dead,
 }
 
-/// A record, and where it was read.
+/// An event of Lambda's. What is of another source has no records, and must not pass for a
+/// batch of none.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Invocation<'a> {
+    #[serde(rename = "eventSource")]
+    _source: Source,
+    /// By `topic-partition`.
+    #[serde(borrow)]
+    records: BTreeMap<String, Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+enum Source {
+    #[serde(rename = "aws:kafka")]
+    Msk,
+    #[serde(rename = "SelfManagedKafka", alias = "aws:SelfManagedKafka")]
+    SelfManaged,
+}
+
+/// A record as Lambda shows it: base64, and headers as Java's bytes, which have a sign.
+#[derive(Deserialize)]
+struct Shown {
+    offset: i64,
+    timestamp: Option<i64>,
+    key: Option<String>,
+    value: Option<String>,
+    headers: Option<Vec<HashMap<String, Option<Vec<i8>>>>>,
+}
+
+/// A record that was read.
 struct Read {
-    topic: String,
     partition: i32,
     offset: i64,
     recorded_at: Timestamp,
@@ -31,75 +68,90 @@ struct Read {
 impl Lambda {
     /// Counts the records of an event source mapping's `event` and buries those that cannot be.
     pub(crate) async fn count(&self, event: &[u8]) -> anyhow::Result<()> {
-        let event: KafkaEvent =
+        let event: Invocation<'_> =
             serde_json::from_slice(event).context("this is no event of kafka")?;
-        let mut partitions: Vec<_> = event.records.into_iter().collect();
-        partitions.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut events = Vec::new();
         let mut of_events = Vec::new();
-        let mut dead = Vec::new();
-        for record in partitions.into_iter().flat_map(|(_, records)| records) {
-            let read = Read::of(record)?;
-            match read.decode() {
-                Ok(event) => {
-                    events.push(event);
-                    of_events.push(Some(read));
+        let mut dead: BTreeMap<&str, Vec<DeadRecord>> = BTreeMap::new();
+        for (place, records) in &event.records {
+            let (topic, partition) = place.rsplit_once('-').context("records of no partition")?;
+            let partition = partition.parse().context("records of no partition")?;
+            for raw in records {
+                let Some(read) = Read::of(partition, raw.get()) else {
+                    dead.entry(topic).or_default().push(unread(partition, raw));
+                    continue;
+                };
+                match read.decode() {
+                    Ok(event) => {
+                        events.push(event);
+                        of_events.push(Some((topic, read)));
+                    }
+                    Err(reason) => dead.entry(topic).or_default().push(read.dead(reason)),
                 }
-                Err(reason) => dead.push(read.dead(reason)),
             }
         }
         for unstorable in self.process.count(events).await? {
-            let reason = DecodeError::whole(unstorable.to_string());
-            dead.extend(
-                of_events[unstorable.index]
-                    .take()
-                    .map(|read| read.dead(reason)),
-            );
+            if let Some((topic, read)) = of_events[unstorable.index].take() {
+                let reason = DecodeError::whole(unstorable.to_string());
+                dead.entry(topic).or_default().push(read.dead(reason));
+            }
         }
         self.bury(dead).await
     }
 
-    async fn bury(&self, dead: Vec<(String, DeadRecord)>) -> anyhow::Result<()> {
+    async fn bury(&self, dead: BTreeMap<&str, Vec<DeadRecord>>) -> anyhow::Result<()> {
         if dead.is_empty() {
             return Ok(());
         }
         stream::create_topics(&self.kafka, &[&self.kafka.dead_topic]).await?;
-        for (topic, record) in dead {
-            self.dead.bury(&topic, &[record]).await?;
+        for (topic, records) in dead {
+            self.dead.bury(topic, &records).await?;
         }
         Ok(())
     }
 }
 
+/// Returns what is buried of a record that cannot be read: all of it, as it came.
+fn unread(partition: i32, raw: &RawValue) -> DeadRecord {
+    let record = Record {
+        key: None,
+        headers: Vec::new(),
+        value: Some(raw.get().as_bytes().to_vec()),
+    };
+    let reason = DecodeError::whole("cannot be read as a record of Lambda's");
+    DeadRecord::new(partition, NO_OFFSET, reason, record)
+}
+
 impl Read {
-    fn of(record: KafkaRecord) -> anyhow::Result<Self> {
+    fn of(partition: i32, raw: &str) -> Option<Self> {
+        let shown: Shown = serde_json::from_str(raw).ok()?;
         let bytes = |text: Option<String>| text.map(|text| BASE64_STANDARD.decode(text));
-        let headers = record.headers.into_iter().flatten().map(|(name, value)| {
-            // Java's bytes have a sign.
-            let value = value.into_iter().map(i8::cast_unsigned).collect();
-            (name, Some(value))
-        });
-        Ok(Self {
-            topic: record.topic.unwrap_or_default(),
-            partition: i32::try_from(record.partition)?,
-            offset: record.offset,
-            recorded_at: Timestamp::from_millisecond(record.timestamp.timestamp_millis())?,
+        let signed = |bytes: Vec<i8>| bytes.into_iter().map(i8::cast_unsigned).collect();
+        let headers = shown.headers.into_iter().flatten().flatten();
+        // As pull reads it: Kafka says -1 where there is none.
+        let recorded_at = shown.timestamp.filter(|millis| *millis != -1);
+        let recorded_at = recorded_at.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        Some(Self {
+            partition,
+            offset: shown.offset,
+            recorded_at: recorded_at.unwrap_or_else(Timestamp::now),
             record: Record {
-                key: bytes(record.key).transpose()?,
-                value: bytes(record.value).transpose()?,
-                headers: headers.collect(),
+                key: bytes(shown.key).transpose().ok()?,
+                value: bytes(shown.value).transpose().ok()?,
+                headers: headers
+                    .map(|(name, value)| (name, value.map(signed)))
+                    .collect(),
             },
         })
     }
 
-    fn decode(&self) -> Result<model::UsageEvent, DecodeError> {
+    fn decode(&self) -> Result<UsageEvent, DecodeError> {
         let headers = self.record.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_deref()));
         kafka::decode(headers, self.record.value.as_deref(), self.recorded_at)
     }
 
-    fn dead(self, reason: DecodeError) -> (String, DeadRecord) {
-        let dead = DeadRecord::new(self.partition, self.offset, reason, self.record);
-        (self.topic, dead)
+    fn dead(self, reason: DecodeError) -> DeadRecord {
+        DeadRecord::new(self.partition, self.offset, reason, self.record)
     }
 }

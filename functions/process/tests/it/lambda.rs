@@ -1,5 +1,7 @@
 //! Records that Lambda's event source mapping brings.
 
+use std::time::Duration;
+
 use axum::Router;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -8,6 +10,8 @@ use stream::{BatchLimits, Consumer};
 use crate::support::{Service, kafka, post};
 
 const EVENTS: &str = "/events";
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn on_lambda() -> Service {
     Service::with(|config| config.kafka = Some(kafka(&config.group)))
@@ -116,5 +120,84 @@ async fn what_is_not_counted_is_an_error_so_that_it_comes_again() {
     let batch = event(&topic, vec![call(&topic, 0, "1", 1)]);
     assert_eq!(invoke(&process.router, batch).await, 503);
     assert_eq!(invoke(&process.router, "{}{".to_owned()).await, 503);
+    process.remove().await;
+}
+
+#[tokio::test]
+async fn an_event_of_another_source_is_not_acknowledged() {
+    let process = on_lambda();
+    let sqs = json!({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": "{}"}]});
+    let bridge = json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}});
+    let kinesis = json!({"eventSource": "aws:kinesis", "records": {}});
+    let bare = json!({"eventSource": "aws:kafka"});
+    let null = json!({"eventSource": "aws:kafka", "records": null});
+    for other in [json!({}), sqs, bridge, kinesis, bare, null] {
+        assert_eq!(
+            invoke(&process.router, other.to_string()).await,
+            503,
+            "{other}"
+        );
+    }
+    for kafka in ["aws:kafka", "SelfManagedKafka"] {
+        let none = json!({"eventSource": kafka, "records": {}});
+        assert_eq!(
+            invoke(&process.router, none.to_string()).await,
+            204,
+            "{kafka}"
+        );
+    }
+    process.remove().await;
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_buried_and_the_others_count() {
+    let process = on_lambda();
+    let topic = process.name().to_owned();
+    let with = |offset: i64, name: &str, value: Value| {
+        let mut record = call(&topic, offset, &offset.to_string(), 2);
+        record[name] = value;
+        record
+    };
+    let mut null_header = call(&topic, 3, "3", 2);
+    null_header["headers"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"trace": null}));
+    let records = vec![
+        call(&topic, 0, "0", 2),
+        with(1, "timestamp", json!(i64::MAX)),
+        with(2, "timestamp", json!(-1)),
+        null_header,
+        // It has none, so it is no CloudEvent.
+        with(4, "headers", Value::Null),
+        with(5, "value", json!("no base64!")),
+        with(6, "timestamp", json!("noon")),
+        json!({"partition": "none"}),
+        json!(7),
+    ];
+    assert_eq!(invoke(&process.router, event(&topic, records)).await, 204);
+    assert_eq!(process.totals().await, ["4", "8"]);
+
+    let mut dead = process.config.kafka.clone().unwrap();
+    dead.topic = dead.dead_topic.clone();
+    let mut graves = Consumer::connect(&dead, process.name()).unwrap();
+    let mut values = Vec::new();
+    while values.len() < 5 {
+        let buried = graves.next_batch(BatchLimits::default());
+        let buried = tokio::time::timeout(DEADLINE, buried)
+            .await
+            .expect("graves");
+        let text = |record: &stream::DeadRecord| {
+            String::from_utf8(record.value().unwrap().to_vec()).unwrap()
+        };
+        values.extend(buried.unwrap().dead.iter().map(text));
+    }
+    values.sort();
+    graves.close().await;
+    // What can be read is buried as the record that it was, the rest as Lambda shows it.
+    assert_eq!(values[0], "7");
+    assert!(values[1].contains("no base64!"), "{}", values[1]);
+    assert!(values[2].contains("noon"), "{}", values[2]);
+    assert_eq!(values[3..], ["{\"ms\":2}", "{\"partition\":\"none\"}"]);
     process.remove().await;
 }
