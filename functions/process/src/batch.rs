@@ -83,11 +83,12 @@ impl Process {
 
     /// Checks Valkey and brings the tables to this version, unless that was done before.
     pub async fn prepare(&self) -> Result<(), ProcessError> {
-        let prepare = || async {
+        let check = async || {
             let checked = self.registry.check().await;
-            checked.map_err(|error| cannot_judge(error.into()))?;
-            Ok(self.store.migrate().await?)
+            checked.map_err(|error| cannot_judge(error.into()))
         };
+        let migrate = async || Ok(self.store.migrate().await?);
+        let prepare = || async { tokio::try_join!(check(), migrate()).map(drop) };
         self.prepared.get_or_try_init(prepare).await.map(drop)
     }
 
@@ -142,25 +143,39 @@ impl Process {
         batch: &[Prepared],
         asked: &Asked,
     ) -> Result<Vec<Unstorable>, ProcessError> {
+        match self.count_block(batch, asked).await? {
+            None => Ok(Vec::new()),
+            Some(error) => self.write_apart(batch, error).await,
+        }
+    }
+
+    /// Counts a batch as one block, or none of it that counts as written; what is returned
+    /// blames its rows.
+    pub(crate) async fn count_block(
+        &self,
+        batch: &[Prepared],
+        asked: &Asked,
+    ) -> Result<Option<StoreError>, ProcessError> {
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let began = Instant::now();
         match self.write_block(batch, asked).await {
-            Ok(()) => Ok(Vec::new()),
-            Err(ProcessError::Store(error)) if !error.is_retryable() => {
-                self.write_apart(batch, error).await
+            Ok(verdicts) => {
+                report(batch, &verdicts, began);
+                Ok(None)
             }
+            Err(ProcessError::Store(error)) if !error.is_retryable() => Ok(Some(error)),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes a batch as one block, or none of it that counts as written.
+    /// Writes the rows of a batch, and returns what became of each of its events.
     pub(crate) async fn write_block(
         &self,
         batch: &[Prepared],
         asked: &Asked,
-    ) -> Result<(), ProcessError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
+    ) -> Result<Vec<Verdict>, ProcessError> {
         let mut asked = Cow::Borrowed(asked);
         loop {
             let Asked {
@@ -190,8 +205,7 @@ impl Process {
                 .await;
             if confirmed.map_err(cannot_judge)? {
                 self.remember(batch, true);
-                report(batch, &verdicts, began);
-                return Ok(());
+                return Ok(verdicts);
             }
             tracing::warn!("the registry was lost while a batch was written: writing it again");
             asked = Cow::Owned(self.ask_registry(batch).await?);

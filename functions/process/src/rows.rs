@@ -87,23 +87,24 @@ impl<'a> Rows<'a> {
         verdict
     }
 
-    /// Adds what is kept of a winner that cannot be stored as it would count: the event, with
-    /// the reason, so that it is listed as what it is.
+    /// Adds what is kept of a delivery that cannot be stored as it would count: what
+    /// [`Self::add`] says of the event, but with the reason where it would be counted, which is
+    /// the winner's place, and no usage.
     pub(crate) fn add_unstorable(
         &mut self,
         prepared: &'a Prepared,
         winner: &Seen,
+        asked_at: i64,
         known_at: i64,
         reason: &'a str,
     ) {
-        if prepared.claim.against(winner) == Verdict::First {
-            let at = At {
-                time: winner.time,
-                ingested_at: winner.ingested_at,
-                stored_at: known_at,
-                is_deleted: false,
-            };
-            self.put_event(prepared, at, State::Invalid, reason);
+        let (events, usage) = (self.events.len(), self.usage.len());
+        self.add(prepared, winner, asked_at, known_at);
+        self.usage.truncate(usage);
+        for row in &mut self.events[events..] {
+            if row.state != State::Conflict && !row.is_deleted {
+                (row.state, row.error) = (State::Invalid, reason);
+            }
         }
     }
 
@@ -206,6 +207,31 @@ mod tests {
             (State::Conflict, false)
         );
         assert!(rows.usage.iter().all(|row| row.is_deleted));
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_invalid_at_the_winners_place_and_has_no_usage() {
+        let first = delivery(1, 10, 0, 100);
+        let repeat = delivery(1, 20, 0, 101);
+        let conflict = delivery(1, 10, 1, 102);
+        for (one, shown) in [
+            (&first, vec![(10_000_000, State::Invalid, false, 2)]),
+            (
+                &repeat,
+                vec![
+                    (10_000_000, State::Invalid, false, 1),
+                    (20_000_000, State::Valid, true, 1),
+                ],
+            ),
+            (&conflict, vec![(10_000_000, State::Conflict, false, 1)]),
+        ] {
+            let mut rows = Rows::default();
+            rows.add_unstorable(one, &first.claim.seen, 1, 2, "reason");
+            let events = rows.events.iter();
+            let events = events.map(|row| (row.time, row.state, row.is_deleted, row.stored_at));
+            assert_eq!(events.collect::<Vec<_>>(), shown);
+            assert!(rows.usage.is_empty());
+        }
     }
 
     #[test]

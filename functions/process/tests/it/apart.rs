@@ -81,6 +81,47 @@ async fn a_lone_event_is_not_blamed_by_a_process_that_has_counted_nothing() {
     process.remove().await;
 }
 
+#[tokio::test]
+async fn what_repeats_a_refused_event_leaves_it_listed_as_invalid() {
+    let process = Service::start();
+    assert_eq!(process.call("first", 1).await.status, 204);
+    refuse(&process, "value < 1000").await;
+    assert_eq!(process.call("bad", 5000).await.status, 400);
+    let mut repeat = crate::support::binary("bad", "call");
+    // The first one's place is what is written, whichever place the repeat claims.
+    for time in ["2026-01-31T10:20:30Z", "2026-01-31T10:20:40Z"] {
+        repeat[5] = ("ce-time", time);
+        repeat[6] = ("ce-ingestedat", "2026-01-31T10:20:45.000001Z");
+        let answer = process.post(&repeat, "{\"ms\":5000}").await;
+        assert_eq!(answer.status, 400, "{time}");
+        let sql = "SELECT concat(toString(time), ' ', toString(state)) FROM events_current \
+            WHERE id = 'bad'";
+        let listed = process.store.texts(sql).await;
+        assert_eq!(listed, ["2026-01-31 10:20:30.000000 invalid"], "{time}");
+    }
+    assert_eq!(process.totals().await, ["1", "1"]);
+    process.remove().await;
+}
+
+#[tokio::test]
+async fn all_refused_events_of_a_block_are_listed_with_the_reason() {
+    let process = Service::start();
+    assert_eq!(process.call("first", 1).await.status, 204);
+    refuse(&process, "value < 1000").await;
+    let ids: Vec<_> = (0..100).map(|id| id.to_string()).collect();
+    let ms = |id: &str| if id.len() == 2 { 5000 } else { 1 };
+    let answers = join_all(ids.iter().map(|id| process.call(id, ms(id)))).await;
+    assert_eq!(
+        (with_status(&answers, 204), with_status(&answers, 400)),
+        (10, 90)
+    );
+    let sql = "SELECT toString(count()) FROM events_current \
+        WHERE state = 'invalid' AND error LIKE 'cannot be stored%'";
+    assert_eq!(process.store.texts(sql).await, ["90"]);
+    assert_eq!(process.totals().await, ["11", "11"]);
+    process.remove().await;
+}
+
 /// A process that pulls, until it is told to stop.
 struct Pulling {
     service: Service,
