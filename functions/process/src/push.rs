@@ -17,13 +17,13 @@ use model::UsageEvent;
 use stream::BatchLimits;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use crate::{Process, Unstorable};
 
-/// How long a request waits for its answer: less than any delivery timeout of Knative's, so
-/// that it is we who say "later".
+/// How long a request waits for its answer, from its arrival: less than any delivery timeout of
+/// Knative's, so that it is we who say "later".
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long the senders of a block are given to come back, each with its next event, before the
@@ -48,6 +48,7 @@ pub(crate) enum PushError {
 struct Waiting {
     event: UsageEvent,
     size: usize,
+    until: Instant,
     answer: oneshot::Sender<Result<(), PushError>>,
     _place: OwnedSemaphorePermit,
 }
@@ -81,16 +82,18 @@ impl Push {
             .map_err(|_| PushError::Busy)
     }
 
-    /// Counts an event, and returns when ClickHouse has it.
+    /// Counts an event, and returns when ClickHouse has it. Nobody waits for it after `until`.
     pub(crate) async fn count(
         &self,
         event: UsageEvent,
         place: OwnedSemaphorePermit,
+        until: Instant,
     ) -> Result<(), PushError> {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             event,
             size: place.num_permits(),
+            until,
             answer,
             _place: place,
         };
@@ -106,13 +109,23 @@ async fn count_all(
     limits: BatchLimits,
     mut waiting: mpsc::UnboundedReceiver<Waiting>,
 ) {
-    while let Some(block) = gather(&mut waiting, limits).await {
+    // How long a block takes, as far as is known.
+    let mut takes = Duration::ZERO;
+    while let Some(block) = gather(&mut waiting, limits, takes).await {
         let is_shared = block.len() > 1;
+        let began = Instant::now();
         // A task of its own, so that a panic fails one block and not all that come after it.
         let counted = tokio::spawn(count_block(process.clone(), block)).await;
-        if let Err(error) = counted {
+        let is_counted = counted.unwrap_or_else(|error| {
             tracing::error!(%error, "a block was not counted");
-        }
+            false
+        });
+        // After one that failed, or that had nobody, whoever comes may try.
+        takes = if is_counted {
+            began.elapsed()
+        } else {
+            Duration::ZERO
+        };
         // Who comes alone is not kept waiting.
         if is_shared {
             tokio::time::sleep(COME_BACK).await;
@@ -120,17 +133,20 @@ async fn count_all(
     }
 }
 
-/// Waits for an event and takes it with all that wait already.
+/// Waits for an event and takes it with all that wait already, but for those that cannot wait as
+/// long as a block `takes`: they would be written and not answered, again and again.
 async fn gather(
     waiting: &mut mpsc::UnboundedReceiver<Waiting>,
     limits: BatchLimits,
+    takes: Duration,
 ) -> Option<Vec<Waiting>> {
     let mut block = Vec::new();
     let mut bytes = 0;
     let mut next = waiting.recv().await?;
+    let answered_at = Instant::now() + takes;
     loop {
-        // Nobody waits for it any more: it comes again, and its work is spared.
-        if !next.answer.is_closed() {
+        // Else it comes again, and its work is spared.
+        if !next.answer.is_closed() && next.until >= answered_at {
             bytes += next.size;
             block.push(next);
         }
@@ -144,15 +160,16 @@ async fn gather(
     }
 }
 
-async fn count_block(process: Process, block: Vec<Waiting>) {
-    if block.is_empty() {
-        return;
-    }
+/// Counts a block and answers its requests, while any of them waits. Returns whether it did.
+async fn count_block(process: Process, block: Vec<Waiting>) -> bool {
+    let Some(until) = block.iter().map(|waiting| waiting.until).max() else {
+        return false;
+    };
     let (events, answers): (Vec<_>, Vec<_>) = block
         .into_iter()
         .map(|waiting| (waiting.event, (waiting.answer, waiting._place)))
         .unzip();
-    let unstorable = match timeout(ANSWER_WITHIN, process.count(events)).await {
+    let unstorable = match timeout_at(until, process.count(events)).await {
         Ok(Ok(unstorable)) => unstorable,
         Ok(Err(error)) => return failed(error.into(), answers.len()),
         Err(elapsed) => return failed(elapsed.into(), answers.len()),
@@ -166,13 +183,50 @@ async fn count_block(process: Process, block: Vec<Waiting>) {
         // Whoever went away meanwhile sends it again, and finds it counted.
         answer.send(result).ok();
     }
+    true
 }
 
-fn failed(error: anyhow::Error, events: usize) {
+fn failed(error: anyhow::Error, events: usize) -> bool {
     metrics::counter!("openmeter_process_retries_total", "step" => "count a block").increment(1);
     tracing::warn!(
         error = format!("{error:#}"),
         events,
         "cannot count a block yet"
     );
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::laws::delivery;
+
+    #[tokio::test]
+    async fn who_cannot_wait_for_a_block_is_told_so_at_once() {
+        let (queue, mut waiting) = mpsc::unbounded_channel();
+        let budget = Arc::new(Semaphore::new(3));
+        let mut answers = Vec::new();
+        for (id, seconds) in [(0, 8), (1, 18), (2, 20)] {
+            let (answer, answered) = oneshot::channel();
+            let waiting = Waiting {
+                event: delivery(id, 10, 0, 100).event,
+                size: 1,
+                until: Instant::now() + Duration::from_secs(seconds),
+                answer,
+                _place: Arc::clone(&budget).try_acquire_owned().unwrap(),
+            };
+            assert!(queue.send(waiting).is_ok());
+            answers.push(answered);
+        }
+        let takes = Duration::from_secs(12);
+        let block = gather(&mut waiting, BatchLimits::default(), takes).await;
+        let block = block.unwrap();
+        let ids: Vec<_> = block
+            .iter()
+            .map(|waiting| waiting.event.id.as_str())
+            .collect();
+        assert_eq!(ids, ["1", "2"]);
+        assert!(answers.remove(0).await.is_err(), "it is answered already");
+        assert_eq!(budget.available_permits(), 1);
+    }
 }

@@ -13,7 +13,7 @@ use axum::{
 use jiff::Timestamp;
 use runtime::Problem;
 use stream::http::decode_record;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     lambda::Lambda,
@@ -47,13 +47,14 @@ pub(crate) fn lambda(lambda: Lambda) -> Router {
 
 /// Answers with 204 and no body: Knative takes a body for an event.
 async fn take_event(State(push): State<Push>, request: Request) -> Result<StatusCode, Problem> {
-    match timeout(ANSWER_WITHIN, take(&push, request)).await {
+    let until = Instant::now() + ANSWER_WITHIN;
+    match timeout_at(until, take(&push, request, until)).await {
         Ok(taken) => taken.map(|()| StatusCode::NO_CONTENT),
         Err(_) => Err(problem(PushError::Later)),
     }
 }
 
-async fn take(push: &Push, request: Request) -> Result<(), Problem> {
+async fn take(push: &Push, request: Request, until: Instant) -> Result<(), Problem> {
     let place = push.reserve(size(&request)?).map_err(problem)?;
     let headers = request.headers().clone();
     let body = Bytes::from_request(request, &()).await.map_err(unread)?;
@@ -62,7 +63,7 @@ async fn take(push: &Push, request: Request) -> Result<(), Problem> {
         Problem::bad_request(error.to_string())
     })?;
     drop((headers, body));
-    push.count(event, place).await.map_err(problem)
+    push.count(event, place, until).await.map_err(problem)
 }
 
 /// Returns what the event takes of the budget. One that does not say its length may be as long
