@@ -1,9 +1,10 @@
 //! What must hold when the deliveries of a log come one by one, in any order and to two
 //! instances at once, whose steps fall between each other's in every way.
 //!
-//! With two bounds. While Valkey loses its data, no two are under way that ingest took more than
-//! a window apart: else one sent again as it was can meet a first delivery that is not written
-//! and, its winner having changed meanwhile, be told from it later. And it does so once in the
+//! With two bounds. While Valkey loses its data, no two are under way, nor overlap by what is under
+//! way with both, that ingest took more than a window apart: else one sent again as it was can
+//! meet a first delivery that is not confirmed and, its winner having changed meanwhile, be told
+//! from it later. And it does so once in the
 //! time that a delivery is under way: of two rows that await their confirmation, a second loss
 //! lets each find itself the winner.
 
@@ -46,12 +47,12 @@ struct Pushed<'a> {
 }
 
 impl Pushed<'_> {
-    /// Returns whether a delivery may begin while those before it are under way.
+    /// Returns whether a delivery may begin: those before it are done, or near enough.
     fn may_begin(&self, index: usize) -> bool {
         let claim = self.log[index].claim;
-        let mut earlier = self.log[..index].iter().zip(&self.at);
-        earlier
-            .all(|(other, at)| matches!(at, At::Done) || claim.is_within(WINDOW, &other.claim.seen))
+        let is_done = self.at[..index].iter().all(|at| matches!(at, At::Done));
+        let mut earlier = self.log[..index].iter();
+        is_done || earlier.all(|other| claim.is_within(WINDOW, &other.claim.seen))
     }
 
     async fn step(&mut self, index: usize) {
