@@ -123,41 +123,54 @@ fn decode(message: &BorrowedMessage<'_>) -> Result<(UsageEvent, usize), DecodeEr
         .to_millis()
         .and_then(|millis| Timestamp::from_millisecond(millis).ok())
         .unwrap_or_else(Timestamp::now);
-    let value = message.payload();
-    let Some(headers) = message.headers() else {
-        return kafka::decode([], value, recorded_at).map(|event| (event, 0));
-    };
-    // The binding panics on a header whose name is not UTF-8, and anyone who may write to
-    // the topic can send one.
-    let decoded = AssertUnwindSafe(|| {
-        let mut bytes = 0;
-        let counted = pairs(headers).inspect(|header| bytes += header_size(*header));
-        kafka::decode(counted, value, recorded_at).map(|event| (event, bytes))
-    });
-    catch_unwind(decoded)
-        .unwrap_or_else(|_| Err(DecodeError::whole("has a header whose name is not UTF-8")))
+    let headers = named(message)?;
+    let bytes = headers.iter().copied().map(header_size).sum();
+    let event = kafka::decode(headers, message.payload(), recorded_at)?;
+    Ok((event, bytes))
 }
 
-fn pairs(headers: &BorrowedHeaders) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    headers.iter().map(|header| (header.key, header.value))
+/// A header's name and value.
+pub(crate) type Header<'a> = (&'a str, Option<&'a [u8]>);
+
+/// Returns the headers, or the error that there is one whose name cannot be read.
+pub(crate) fn named<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'a>>, DecodeError> {
+    let named: Option<_> = headers(message).collect();
+    named.ok_or_else(|| DecodeError::whole("has a header whose name is not UTF-8"))
 }
 
-fn header_size((name, value): (&str, Option<&[u8]>)) -> usize {
+/// Returns each header, or nothing in place of one whose name is not UTF-8: the binding panics
+/// on it, and anyone who may write to the topic can send one.
+pub(crate) fn headers<'a>(
+    message: &'a BorrowedMessage<'_>,
+) -> impl Iterator<Item = Option<Header<'a>>> {
+    let headers = message.headers().into_iter();
+    headers.flat_map(|headers| {
+        (0..headers.count()).map(|index| {
+            let header = catch_unwind(AssertUnwindSafe(|| headers.get(index)));
+            header.ok().map(|header| (header.key, header.value))
+        })
+    })
+}
+
+/// Returns the bytes of all headers. Those that cannot be counted are as large as they can be.
+pub(crate) fn header_bytes(message: &BorrowedMessage<'_>) -> usize {
+    let sizes = headers(message).map(|header| header.map(header_size));
+    sizes.sum::<Option<usize>>().unwrap_or(MAX_RECORD_BYTES)
+}
+
+fn header_size((name, value): Header<'_>) -> usize {
     HEADER_OVERHEAD + name.len() + value.map_or(0, <[u8]>::len)
 }
 
 fn dead(message: &BorrowedMessage<'_>, reason: DecodeError) -> DeadRecord {
-    let headers = message.headers();
-    let count = |headers| catch_unwind(AssertUnwindSafe(|| pairs(headers).map(header_size).sum()));
     DeadRecord {
         partition: message.partition(),
         offset: message.offset(),
         reason,
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        // Those that cannot be counted are as large as they can be.
-        header_bytes: headers.map_or(0, |headers| count(headers).unwrap_or(MAX_RECORD_BYTES)),
-        headers: headers.map(BorrowedHeaders::detach),
+        header_bytes: header_bytes(message),
+        headers: message.headers().map(BorrowedHeaders::detach),
     }
 }
 

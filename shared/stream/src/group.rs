@@ -100,7 +100,8 @@ impl ConsumerContext for Group {
     }
 }
 
-fn next_epoch() -> u64 {
+/// Returns a number that no assignment had before.
+pub(crate) fn next_epoch() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed) + 1
 }

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,11 @@ use rdkafka::{
 };
 use tokio::sync::watch;
 
-use crate::{client, group::Statistics, progress::Progress};
+use crate::{
+    client,
+    group::{Statistics, next_epoch},
+    progress::Progress,
+};
 
 pub(crate) type Partition = (Arc<str>, i32);
 
@@ -35,8 +39,6 @@ pub(crate) struct Member {
     pub(crate) joined: watch::Sender<bool>,
     /// Set when the end is to look like that of a process that was killed.
     pub(crate) abandoned: AtomicBool,
-    // Records in Kafka that were not read, by its statistics.
-    ahead: AtomicI64,
 }
 
 impl Member {
@@ -79,13 +81,10 @@ impl Member {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Returns how many records are not finished, read or not, as far as it is known: Kafka's
-    /// part is as old as its statistics.
-    pub(crate) fn lag(&self) -> u64 {
-        let partitions = self.partitions();
-        let unfinished: usize = partitions.values().map(Progress::unfinished).sum();
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        unfinished as u64 + u64::try_from(ahead).unwrap_or_default()
+    /// Returns how many records are not finished, read or not; nothing while Kafka has not said
+    /// it of every partition.
+    pub(crate) fn lag(&self) -> Option<u64> {
+        self.partitions().values().map(Progress::lag).sum()
     }
 
     /// Commits what was finished since the last time, of the partitions that `of` names or all.
@@ -135,13 +134,12 @@ impl ClientContext for Member {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
-            let owned = self.partitions();
-            let lags = statistics.lags();
-            let ahead = lags.filter(|&(topic, partition, _)| {
-                owned.keys().any(|(t, p)| **t == *topic && *p == partition)
-            });
-            let ahead = ahead.map(|(.., lag)| lag).sum();
-            self.ahead.store(ahead, Ordering::Relaxed);
+            let mut owned = self.partitions();
+            for (topic, partition, uncommitted) in statistics.lags() {
+                if let Some(progress) = owned.get_mut(&(topic.into(), partition)) {
+                    progress.uncommitted = u64::try_from(uncommitted).ok();
+                }
+            }
         }
     }
 }
@@ -192,9 +190,4 @@ impl ConsumerContext for Member {
             lock(&self.committed).clear();
         }
     }
-}
-
-fn next_epoch() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }

@@ -76,7 +76,7 @@ impl Producer {
     }
 
     /// Returns a producer for any topic, and for records of up to `record_bytes`.
-    pub(crate) fn connect_to(
+    pub fn connect_to(
         topic: &str,
         config: &KafkaConfig,
         budget_bytes: usize,
@@ -210,19 +210,11 @@ impl Producer {
 
     /// Asks Kafka whether it is there and has the topic.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ProduceError> {
-        let producer = self.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let client = producer.client.client();
-            let metadata = client.fetch_metadata(Some(&producer.topic), timeout)?;
-            match metadata.topics().first().and_then(|topic| topic.error()) {
-                Some(error) => Err(KafkaError::MetadataFetch(error.into())),
-                None => Ok(()),
-            }
-        });
-        match asked.await {
-            Ok(answer) => answer.map_err(|error| ProduceError::Unavailable(KafkaFault(error))),
-            Err(_) => Err(canceled()),
+        if self.has_topics(&[&self.topic], timeout).await? {
+            return Ok(());
         }
+        let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic);
+        Err(ProduceError::Unavailable(KafkaFault(unknown)))
     }
 
     /// Returns the error after which this client sends nothing any more, if there was one.

@@ -12,6 +12,8 @@ const MUCH: usize = 8 << 20;
 pub(crate) struct Progress {
     /// Changes whenever the partition is assigned anew.
     pub(crate) epoch: u64,
+    /// How many records Kafka last had after the committed offset.
+    pub(crate) uncommitted: Option<u64>,
     // After the last record that was read; `None` before the first.
     next: Option<i64>,
     // Each with its bytes.
@@ -23,6 +25,7 @@ impl Progress {
     pub(crate) fn new(epoch: u64) -> Self {
         Self {
             epoch,
+            uncommitted: None,
             next: None,
             unfinished: BTreeMap::new(),
             bytes: 0,
@@ -47,8 +50,12 @@ impl Progress {
         first.or(self.next)
     }
 
-    pub(crate) fn unfinished(&self) -> usize {
-        self.unfinished.len()
+    /// Returns how many records are not finished. Those that were read are part of what is not
+    /// committed, but newer than what is known of it.
+    pub(crate) fn lag(&self) -> Option<u64> {
+        let unfinished = self.unfinished.len() as u64;
+        self.uncommitted
+            .map(|uncommitted| uncommitted.max(unfinished))
     }
 
     /// Returns whether so much is under way that no more should be read.
@@ -83,6 +90,17 @@ mod tests {
         assert_eq!(progress.position(), Some(15));
         progress.finish(14);
         assert_eq!((progress.position(), progress.bytes), (Some(15), 0));
+    }
+
+    #[test]
+    fn a_record_that_is_read_and_not_finished_is_behind_once() {
+        let mut progress = Progress::new(1);
+        progress.read(10, 1);
+        assert_eq!(progress.lag(), None);
+        progress.uncommitted = Some(5);
+        assert_eq!(progress.lag(), Some(5));
+        progress.uncommitted = Some(0);
+        assert_eq!(progress.lag(), Some(1));
     }
 
     #[test]

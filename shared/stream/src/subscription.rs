@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashSet,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +19,7 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers as _},
+    message::BorrowedMessage,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -182,8 +181,14 @@ impl Subscription {
 
     /// Waits for the next record, however long that takes. A call that is dropped loses nothing.
     pub async fn next(&mut self) -> Result<Arrival, ConsumeError> {
-        let arrival = self.arrivals.recv().await;
-        arrival.unwrap_or(Err(ConsumeError::Fatal(KafkaFault(KafkaError::Canceled))))
+        loop {
+            match self.arrivals.recv().await {
+                // Read before its partition went: whoever has it now gets the record too.
+                Some(Ok(arrival)) if !arrival.receipt.is_ours() => {}
+                Some(arrival) => return arrival,
+                None => return Err(ConsumeError::Fatal(KafkaFault(KafkaError::Canceled))),
+            }
+        }
     }
 
     /// Returns what reads how many records are not finished.
@@ -220,9 +225,8 @@ impl Drop for Subscription {
 pub struct Lag(Arc<Member>);
 
 impl Lag {
-    /// Returns how many records are not finished. What Kafka has beyond those that were read
-    /// is known to the second.
-    pub fn records(&self) -> u64 {
+    /// Returns how many records are not finished, known to the second; nothing until it is known.
+    pub fn records(&self) -> Option<u64> {
         self.0.lag()
     }
 }
@@ -253,6 +257,7 @@ pub async fn fix_start(
         let committed = client.committed_offsets(offsets, TIMEOUT)?;
         let mut begin = TopicPartitionList::new();
         for element in committed.elements() {
+            element.error()?;
             if !matches!(element.offset(), Offset::Offset(_)) {
                 let (topic, partition) = (element.topic(), element.partition());
                 let (low, high) = client.fetch_watermarks(topic, partition, TIMEOUT)?;
@@ -343,28 +348,24 @@ impl Reader {
         }
         let partitions = self.client.context().partitions();
         let room = self.full.extract_if(|partition| {
-            // One that went and came back is not paused any more.
+            // One that went too: librdkafka would have it still paused when it comes back.
             partitions
                 .get(partition)
                 .is_none_or(|progress| progress.has_room())
         });
         let room: Vec<Partition> = room.collect();
-        let ours = room
-            .iter()
-            .filter(|partition| partitions.contains_key(*partition));
-        let list = list(ours);
         drop(partitions);
-        if list.count() == 0 {
+        if room.is_empty() {
             return Ok(());
         }
-        self.client.resume(&list)
+        self.client.resume(&list(&room))
     }
 
     /// Returns the record, and whether its partition is full with it.
     fn arrival(&self, message: &BorrowedMessage<'_>) -> (Arrival, bool) {
         let member = self.client.context();
         let (partition, offset) = (message.partition(), message.offset());
-        let bytes = message.payload_len() + message.key_len();
+        let bytes = message.payload_len() + message.key_len() + drain::header_bytes(message);
         let mut partitions = member.partitions();
         let topic = message.topic();
         let known = partitions
@@ -407,25 +408,12 @@ fn list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> TopicPartiti
 
 fn decode(message: &BorrowedMessage<'_>) -> Result<CloudEvent, Box<Foreign>> {
     let value = message.payload();
-    let headers = || {
-        let headers = message.headers().into_iter();
-        headers.flat_map(|headers| headers.iter().map(|header| (header.key, header.value)))
-    };
-    let owned = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), value.map(<[u8]>::to_vec));
-    let decoded = AssertUnwindSafe(|| {
-        kafka::decode_event(headers(), value)
-            .map_err(|reason| (headers().map(owned).collect(), reason))
-    });
-    // The binding panics on a header whose name is not UTF-8, and anyone who may write to the
-    // topic can send one.
-    let decoded = catch_unwind(decoded).unwrap_or_else(|_| {
-        let reason = DecodeError::whole("has a header whose name is not UTF-8");
-        Err((Vec::new(), reason))
-    });
-    decoded.map_err(|(headers, reason)| {
+    let decoded = drain::named(message).and_then(|headers| kafka::decode_event(headers, value));
+    decoded.map_err(|reason| {
+        let owned = |(name, value): drain::Header<'_>| (name.to_owned(), value.map(<[u8]>::to_vec));
         let record = Record {
             key: message.key().map(<[u8]>::to_vec),
-            headers,
+            headers: drain::headers(message).flatten().map(owned).collect(),
             value: value.map(<[u8]>::to_vec),
         };
         Box::new(Foreign { record, reason })

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -164,7 +164,7 @@ async fn run(arguments: RunArguments) -> Ended {
         started = Eventing::start(eventing, cluster.clone()) => Some(started.context("start eventing")?),
         () = &mut told_to_end => None,
     };
-    let Some(eventing) = eventing else {
+    let Some(mut eventing) = eventing else {
         cluster.stop(STOP_WITHIN).await;
         return Ok(Ok(()));
     };
@@ -172,28 +172,22 @@ async fn run(arguments: RunArguments) -> Ended {
     let mut servers = Servers::default();
     servers.serve(ingress, eventing.ingress());
     servers.serve(api, cluster.api());
-    let eventing = Arc::new(Mutex::new(Some(eventing)));
-    servers.serve(admin, status(cluster.clone(), eventing.clone()));
+    servers.serve(admin, status(cluster.clone(), eventing.reporter()));
     println!("{ready}");
 
-    loop {
+    let ended = loop {
         tokio::select! {
-            () = &mut told_to_end => break,
+            () = &mut told_to_end => break Ok(Ok(())),
+            failure = eventing.failure() => break Err(failure.into()),
             _ = reload.recv() => cluster::reload(&cluster, &folder),
         }
-    }
+    };
     tracing::info!("stopping");
     servers.stop.cancel();
-    let eventing = eventing
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    if let Some(eventing) = eventing {
-        eventing.stop().await;
-    }
+    eventing.stop().await;
     cluster.stop(STOP_WITHIN).await;
     servers.end().await;
-    Ok(Ok(()))
+    ended
 }
 
 /// Returns the folder of the runner's own program.
@@ -205,12 +199,11 @@ fn beside() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn status(cluster: Arc<Cluster>, eventing: Arc<Mutex<Option<Eventing>>>) -> Router {
-    let status = async move || {
-        let eventing = eventing.lock().unwrap_or_else(PoisonError::into_inner);
-        let eventing = eventing.as_ref().map(Eventing::status);
-        Json(json!({"services": cluster.status(), "eventing": eventing}))
-    };
+fn status(
+    cluster: Arc<Cluster>,
+    eventing: impl Fn() -> Vec<eventing::Status> + Clone + Send + Sync + 'static,
+) -> Router {
+    let status = async move || Json(json!({"services": cluster.status(), "eventing": eventing()}));
     Router::new().route("/status", get(status))
 }
 

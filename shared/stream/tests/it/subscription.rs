@@ -83,6 +83,12 @@ async fn take(subscription: &mut Subscription, count: usize) -> Vec<Arrival> {
     arrivals
 }
 
+/// Waits for longer than a partition that is full has to get room before it is paused.
+async fn is_paused(subscription: &mut Subscription) {
+    let more = tokio::time::timeout(Duration::from_secs(1), subscription.next()).await;
+    assert!(more.is_err(), "{more:?} came of a full partition");
+}
+
 fn id(arrival: &Arrival) -> u32 {
     let event = arrival.content.as_ref().unwrap();
     event.id().parse().unwrap()
@@ -173,28 +179,54 @@ async fn more_than_is_read_ahead_comes_in_order_and_once() {
     topic.fix_start(Start::Latest).await;
     let mut subscription = topic.join("a").await;
     let lag = subscription.lag();
-    let events = (0..5000).map(|id: u32| CloudEvent::new(id.to_string(), "/gw", "t"));
+    let events = (0..3000).map(|id: u32| CloudEvent::new(id.to_string(), "/gw", "t"));
     topic.producer.send(events.collect()).await.unwrap();
-    let mut held = Vec::new();
-    let mut last = None;
-    for count in 0..5000_i64 {
-        let arrival = next(&mut subscription).await;
-        // Once each, in order, over many pauses.
-        assert_eq!(arrival.offset, last.map_or(count, |last: i64| last + 1));
-        last = Some(arrival.offset);
-        held.push(arrival);
-        if held.len() >= 900 {
-            held.drain(..).for_each(|arrival| arrival.receipt.finish());
-        }
+    for first in [0, 1000, 2000] {
+        let held = take(&mut subscription, 1000).await;
+        assert!(
+            held.iter()
+                .map(|arrival| arrival.offset)
+                .eq(first..first + 1000)
+        );
+        is_paused(&mut subscription).await;
+        let behind = async {
+            while lag.records() != Some(u64::try_from(3000 - first).unwrap()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let known = tokio::time::timeout(DEADLINE, behind).await;
+        assert!(known.is_ok(), "{:?} behind", lag.records());
+        held.into_iter()
+            .for_each(|arrival| arrival.receipt.finish());
     }
-    assert_eq!(last, Some(4999));
-    held.drain(..).for_each(|arrival| arrival.receipt.finish());
     let waited = Instant::now();
-    while lag.records() > 0 {
-        assert!(waited.elapsed() < DEADLINE, "{} behind", lag.records());
+    while lag.records() != Some(0) {
+        assert!(waited.elapsed() < DEADLINE, "{:?} behind", lag.records());
         tokio::task::yield_now().await;
     }
     subscription.close().await.unwrap();
+    topic.delete().await;
+}
+
+#[tokio::test]
+async fn a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back() {
+    let topic = Topic::create("back", 2).await;
+    topic.fix_start(Start::Latest).await;
+    let mut first = topic.join("a").await;
+    let events = (0..4000).map(|id: u32| CloudEvent::new(id.to_string(), format!("/{id}"), "t"));
+    topic.producer.send(events.collect()).await.unwrap();
+    let held = take(&mut first, 2000).await;
+    is_paused(&mut first).await;
+    let mut second = topic.join("b").await;
+    let moved = next(&mut second).await.partition;
+    drop(second);
+    let back = take(&mut first, 500).await;
+    let offsets = back
+        .iter()
+        .map(|arrival| (arrival.partition, arrival.offset));
+    assert!(offsets.eq((0..500).map(|offset| (moved, offset))));
+    drop(held);
+    first.close().await.unwrap();
     topic.delete().await;
 }
 

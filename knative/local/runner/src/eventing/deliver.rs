@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use serde::Serialize;
 use stream::{
-    CloudEvent,
+    CloudEvent, Receipt,
     http::{encode_header, into_request},
 };
 use tokio_util::sync::CancellationToken;
@@ -84,11 +84,8 @@ pub struct Status {
     pub lost: u64,
     /// Events under way.
     pub in_flight: u64,
-    /// Records that are not finished; known to the second.
-    pub lag: u64,
-    /// Why nothing is delivered any more, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub broken: Option<String>,
+    /// Records that are not finished, known to the second; nothing until it is known.
+    pub lag: Option<u64>,
 }
 
 /// What was made of a delivery.
@@ -96,7 +93,7 @@ pub struct Status {
 pub(super) enum Fate {
     /// Somebody has the event, or nobody ever will.
     Settled,
-    /// We end before that is known.
+    /// We end before that is known, or another member of the group has the event now.
     Interrupted,
 }
 
@@ -122,25 +119,27 @@ enum Attempts {
 }
 
 impl Deliverer {
-    /// Delivers an event, if need be as a dead letter.
-    pub(super) async fn deliver(&self, event: CloudEvent) -> Fate {
+    /// Delivers an event, if need be as a dead letter, while its record, if it is of one, is ours.
+    pub(super) async fn deliver(&self, event: CloudEvent, receipt: Option<&Receipt>) -> Fate {
         self.counts.in_flight.fetch_add(1, Relaxed);
-        let fate = self.attempt_all(event).await;
+        let fate = self.attempt_all(event, receipt).await;
         self.counts.in_flight.fetch_sub(1, Relaxed);
         fate
     }
 
-    async fn attempt_all(&self, event: CloudEvent) -> Fate {
+    async fn attempt_all(&self, event: CloudEvent, receipt: Option<&Receipt>) -> Fate {
+        let id = event.id().to_owned();
         let (mut headers, body) = match into_request(event) {
             Ok(request) => request,
             Err(error) => {
-                self.lose(&HeaderMap::new(), &error.to_string());
+                // Not one that was read: the decoders refuse what they could not pass on.
+                self.lose(&id, &error.to_string());
                 return Fate::Settled;
             }
         };
         headers.insert("prefer", HeaderValue::from_static("reply"));
         headers.insert("kn-namespace", self.namespace.clone());
-        let answer = match self.attempts(&self.to, &headers, &body).await {
+        let answer = match self.attempts(&self.to, &headers, &body, receipt).await {
             Attempts::Done => {
                 self.counts.delivered.fetch_add(1, Relaxed);
                 return Fate::Settled;
@@ -150,34 +149,31 @@ impl Deliverer {
         };
         let why = describe(&answer);
         let Some(sink) = &self.delivery.dead_letter else {
-            self.lose(&headers, &why);
+            self.lose(&id, &why);
             return Fate::Settled;
         };
-        let mut dead = headers.clone();
-        add_error(&mut dead, &self.to, answer.as_ref().ok());
-        match self.attempts(sink, &dead, &body).await {
+        add_error(&mut headers, &self.to, answer.as_ref().ok());
+        match self.attempts(sink, &headers, &body, receipt).await {
             Attempts::Done => {
                 self.counts.failed.fetch_add(1, Relaxed);
                 self.counts.dead_letters.fetch_add(1, Relaxed);
-                tracing::warn!(
-                    whose = self.whose,
-                    id = id(&headers),
-                    why,
-                    "event is a dead letter"
-                );
+                tracing::warn!(whose = self.whose, id, why, "event is a dead letter");
             }
             Attempts::Failed(answer) => {
-                self.lose(
-                    &headers,
-                    &format!("{why}; dead letter: {}", describe(&answer)),
-                );
+                self.lose(&id, &format!("{why}; dead letter: {}", describe(&answer)));
             }
             Attempts::Interrupted => return Fate::Interrupted,
         }
         Fate::Settled
     }
 
-    async fn attempts(&self, to: &str, headers: &HeaderMap, body: &Bytes) -> Attempts {
+    async fn attempts(
+        &self,
+        to: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+        receipt: Option<&Receipt>,
+    ) -> Attempts {
         let Delivery {
             retry,
             policy,
@@ -191,6 +187,10 @@ impl Deliverer {
         };
         let mut tried = 0;
         loop {
+            // Else it would be tried for as long as it is, beside who has it now.
+            if receipt.is_some_and(|receipt| !receipt.is_ours()) {
+                return Attempts::Interrupted;
+            }
             let answer = self.attempt(to, headers, body, timeout).await;
             match classify(&answer, replies) {
                 Action::Ack(None) => return Attempts::Done,
@@ -246,16 +246,11 @@ impl Deliverer {
         }
     }
 
-    fn lose(&self, headers: &HeaderMap, why: &str) {
+    fn lose(&self, id: &str, why: &str) {
         self.counts.failed.fetch_add(1, Relaxed);
         self.counts.lost.fetch_add(1, Relaxed);
-        tracing::error!(whose = self.whose, id = id(headers), why, "event is lost");
+        tracing::error!(whose = self.whose, id, why, "event is lost");
     }
-}
-
-fn id(headers: &HeaderMap) -> &str {
-    let id = headers.get("ce-id").and_then(|id| id.to_str().ok());
-    id.unwrap_or_default()
 }
 
 fn describe(answer: &Result<Response<Bytes>, Unanswered>) -> String {

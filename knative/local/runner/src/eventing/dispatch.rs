@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use stream::{Arrival, CloudEvent, ConsumeError, Subscription};
 use tokio::{
     sync::mpsc::{UnboundedSender, unbounded_channel},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::timeout,
 };
 
@@ -42,47 +42,69 @@ pub(super) struct Dispatch {
     pub(super) deliverer: Arc<Deliverer>,
     pub(super) reading: Reading,
     pub(super) ordering: Ordering,
-    /// Why it ended too soon.
-    pub(super) broken: OnceLock<String>,
+}
+
+/// Why nothing is delivered any more until it is started anew. Nothing is lost: what is not
+/// committed comes again.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A subscription ended.
+    #[error("{whose} gets no more events")]
+    Subscription {
+        /// Whose it is.
+        whose: String,
+        /// Why.
+        #[source]
+        source: ConsumeError,
+    },
+    /// A delivery broke off.
+    #[error("a delivery broke off")]
+    Delivery(#[from] JoinError),
 }
 
 impl Dispatch {
-    /// Delivers what arrives until it is told to stop, and commits what is settled. Dropped, it
-    /// leaves everything to a successor.
-    pub(super) async fn run(self: Arc<Self>, mut subscription: Subscription) {
+    /// Delivers what arrives until it is told to stop, and commits what is settled. Dropped, or
+    /// after a failure, it leaves the rest to a successor.
+    pub(super) async fn run(
+        self: Arc<Self>,
+        mut subscription: Subscription,
+    ) -> Result<(), Failure> {
         let mut tasks = JoinSet::new();
-        let ended = match self.ordering {
-            Ordering::Unordered => self.unordered(&mut subscription, &mut tasks).await,
-            Ordering::Ordered => self.ordered(&mut subscription, &mut tasks).await,
-        };
-        if let Err(error) = ended {
-            self.report(&error);
+        match self.ordering {
+            Ordering::Unordered => self.unordered(&mut subscription, &mut tasks).await?,
+            Ordering::Ordered => self.ordered(&mut subscription, &mut tasks).await?,
         }
-        let settled = async { while tasks.join_next().await.is_some() {} };
-        if timeout(GRACE, settled).await.is_err() {
-            tracing::warn!(
+        let settled = async {
+            while let Some(ended) = tasks.join_next().await {
+                ended?;
+            }
+            Ok::<_, JoinError>(())
+        };
+        match timeout(GRACE, settled).await {
+            Ok(settled) => settled?,
+            Err(_elapsed) => tracing::warn!(
                 whose = self.deliverer.whose,
                 "events under way are delivered again"
-            );
+            ),
         }
-        if let Err(error) = subscription.close().await {
-            self.report(&error);
-        }
+        let closed = subscription.close().await;
+        closed.map_err(|error| self.failure(error))
     }
 
     async fn unordered(
         self: &Arc<Self>,
         subscription: &mut Subscription,
         tasks: &mut JoinSet<()>,
-    ) -> Result<(), ConsumeError> {
+    ) -> Result<(), Failure> {
         let stop = self.deliverer.stop.clone();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(ended) = tasks.join_next() => self.check(ended),
+                Some(ended) = tasks.join_next() => ended?,
                 arrival = subscription.next(), if tasks.len() < IN_FLIGHT => {
-                    tasks.spawn(Arc::clone(self).settle(arrival?));
+                    let arrival = arrival.map_err(|error| self.failure(error))?;
+                    tasks.spawn(Arc::clone(self).settle(arrival));
                 }
             }
         }
@@ -92,7 +114,7 @@ impl Dispatch {
         self: &Arc<Self>,
         subscription: &mut Subscription,
         tasks: &mut JoinSet<()>,
-    ) -> Result<(), ConsumeError> {
+    ) -> Result<(), Failure> {
         let stop = self.deliverer.stop.clone();
         let mut queues: HashMap<(Arc<str>, i32), UnboundedSender<Arrival>> = HashMap::new();
         loop {
@@ -100,10 +122,10 @@ impl Dispatch {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 Some(ended) = tasks.join_next() => {
-                    self.check(ended);
+                    ended?;
                     continue;
                 }
-                arrival = subscription.next() => arrival?,
+                arrival = subscription.next() => arrival.map_err(|error| self.failure(error))?,
             };
             let partition = (Arc::clone(&arrival.topic), arrival.partition);
             let queue = queues.entry(partition).or_insert_with(|| {
@@ -118,13 +140,8 @@ impl Dispatch {
                 });
                 sender
             });
-            if queue.send(arrival).is_err() {
-                // A task of it ends only by a panic; the record is not finished.
-                tracing::error!(
-                    whose = self.deliverer.whose,
-                    "partition is not delivered any more"
-                );
-            }
+            // Its task has ended when we are to, or by a panic, which is the next thing we hear.
+            queue.send(arrival).ok();
         }
     }
 
@@ -168,24 +185,14 @@ impl Dispatch {
                 extended(event, extensions)
             }
         };
-        if self.deliverer.deliver(event).await == Fate::Settled {
+        if self.deliverer.deliver(event, Some(&receipt)).await == Fate::Settled {
             receipt.finish();
         }
     }
 
-    fn check(&self, ended: Result<(), tokio::task::JoinError>) {
-        if let Err(error) = ended {
-            tracing::error!(whose = self.deliverer.whose, %error, "a delivery broke off");
-        }
-    }
-
-    fn report(&self, error: &ConsumeError) {
-        let whose = &self.deliverer.whose;
-        let cause = std::error::Error::source(error);
-        let cause = cause.map(ToString::to_string).unwrap_or_default();
-        tracing::error!(whose, %error, cause, "subscription");
-        // The first one stands for all.
-        self.broken.get_or_init(|| format!("{error}: {cause}"));
+    fn failure(&self, source: ConsumeError) -> Failure {
+        let whose = self.deliverer.whose.clone();
+        Failure::Subscription { whose, source }
     }
 }
 

@@ -34,6 +34,7 @@ pub use address::{Addresses, BROKER_INGRESS, Destination, SINK_INGRESS};
 pub use answer::{Action, Replies, classify};
 pub use deliver::Status;
 pub use delivery::{BackoffPolicy, Delivery, DeliverySpec, Egress, backoff, merge};
+pub use dispatch::Failure;
 pub use filter::{Filter, is_attribute_name};
 pub use plan::{KINDS, Plan};
 pub use running::{Eventing, StartError};

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{
     deliver::Deliverer,
     delivery::{BackoffPolicy, Delivery},
+    dispatch::Failure,
     plan::PingSource,
     spec::PingSourceSpec,
 };
@@ -51,7 +52,7 @@ pub(super) fn data(spec: &PingSourceSpec) -> Result<Vec<u8>, (&'static str, Stri
 }
 
 /// Sends pings until it is dropped. A tick that is missed is not made up for.
-pub(super) async fn run(ping: PingSource, deliverer: Arc<Deliverer>) {
+pub(super) async fn run(ping: PingSource, deliverer: Arc<Deliverer>) -> Result<(), Failure> {
     // Those under way: a slow one does not hold up the next.
     let mut under_way = JoinSet::new();
     'pinging: while let Some(next) = ping.schedule.next(Timestamp::now()) {
@@ -61,14 +62,17 @@ pub(super) async fn run(ping: PingSource, deliverer: Arc<Deliverer>) {
             tokio::select! {
                 () = deliverer.stop.cancelled() => break 'pinging,
                 () = tokio::time::sleep(left.min(NAP)) => {}
-                Some(_) = under_way.join_next() => {}
+                Some(ended) = under_way.join_next() => drop(ended?),
             }
         }
         let event = event(&ping);
         let deliverer = Arc::clone(&deliverer);
-        under_way.spawn(async move { deliverer.deliver(event).await });
+        under_way.spawn(async move { deliverer.deliver(event, None).await });
     }
-    while under_way.join_next().await.is_some() {}
+    while let Some(ended) = under_way.join_next().await {
+        ended?;
+    }
+    Ok(())
 }
 
 fn event(ping: &PingSource) -> CloudEvent {

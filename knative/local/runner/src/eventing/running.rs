@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     deliver::{Counts, Deliverer, Roads, Status},
     delivery::Delivery,
-    dispatch::{Dispatch, Reading},
+    dispatch::{Dispatch, Failure, Reading},
     ingress::{Ingress, Outlet},
     ping,
     plan::{Name, Plan, Topic},
@@ -70,8 +70,8 @@ pub enum StartError {
 /// is delivered again by a successor. [`stop`](Self::stop) is the orderly end.
 pub struct Eventing {
     ingress: Arc<Ingress>,
-    parts: Vec<Part>,
-    tasks: JoinSet<()>,
+    parts: Arc<[Part]>,
+    tasks: JoinSet<Result<(), Failure>>,
     stop: CancellationToken,
 }
 
@@ -81,7 +81,6 @@ struct Part {
     name: Name,
     counts: Arc<Counts>,
     lags: Vec<Lag>,
-    dispatch: Option<Arc<Dispatch>>,
 }
 
 /// A group of consumers that is about to be made.
@@ -160,7 +159,6 @@ impl Eventing {
                 name: group.name,
                 counts: Arc::clone(&group.dispatch.deliverer.counts),
                 lags: subscriptions.iter().map(Subscription::lag).collect(),
-                dispatch: Some(Arc::clone(&group.dispatch)),
             });
             for subscription in subscriptions {
                 tasks.spawn(Arc::clone(&group.dispatch).run(subscription));
@@ -174,13 +172,12 @@ impl Eventing {
                 name: ping.name.clone(),
                 counts: Arc::clone(&deliverer.counts),
                 lags: Vec::new(),
-                dispatch: None,
             });
             tasks.spawn(ping::run(ping, deliverer));
         }
         Ok(Self {
             ingress,
-            parts,
+            parts: parts.into(),
             tasks,
             stop,
         })
@@ -194,13 +191,37 @@ impl Eventing {
 
     /// Returns what became of events so far, for each trigger and source.
     pub fn status(&self) -> Vec<Status> {
-        self.parts.iter().map(Part::status).collect()
+        self.reporter()()
+    }
+
+    /// Returns what tells the status, also after the end.
+    pub fn reporter(&self) -> impl Fn() -> Vec<Status> + Clone + Send + Sync + 'static {
+        let parts = Arc::clone(&self.parts);
+        move || parts.iter().map(Part::status).collect()
+    }
+
+    /// Waits until something fails that only a new start mends. A call that is dropped misses
+    /// nothing.
+    pub async fn failure(&mut self) -> Failure {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(failure) = ended.map_err(Failure::from).flatten() {
+                return failure;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Begins no more deliveries, gives those under way a while, and commits what is settled.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(failure) = ended.map_err(Failure::from).flatten() {
+                    let cause = std::error::Error::source(&failure).map(tracing::field::display);
+                    tracing::error!(%failure, cause, "what was under way is delivered again");
+                }
+            }
+        };
         if timeout(STOP_TIMEOUT, ended).await.is_err() {
             tracing::warn!("eventing did not end in time; the rest is delivered again");
         }
@@ -223,10 +244,6 @@ impl Part {
             lost: counts.lost.load(Relaxed),
             in_flight: counts.in_flight.load(Relaxed),
             lag: self.lags.iter().map(Lag::records).sum(),
-            broken: self
-                .dispatch
-                .as_ref()
-                .and_then(|dispatch| dispatch.broken.get().cloned()),
         }
     }
 }
@@ -263,7 +280,6 @@ fn dispatch(deliverer: Arc<Deliverer>, reading: Reading, ordering: Ordering) -> 
         deliverer,
         reading,
         ordering,
-        broken: OnceLock::new(),
     })
 }
 

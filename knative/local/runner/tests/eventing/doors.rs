@@ -86,7 +86,7 @@ async fn a_door_takes_events_and_says_no_to_everything_else() {
     }
     // What was taken is delivered, and nothing else.
     running
-        .until("t", |status| status.delivered == 3 && status.lag == 0)
+        .until("t", |status| status.delivered == 3 && status.lag == Some(0))
         .await;
     assert_eq!(script.count(), 3);
     running.stop().await;
