@@ -57,9 +57,7 @@ impl Addresses {
         match (&destination.reference, &destination.uri) {
             (None, None) => Err("needs a ref or a uri".to_owned()),
             (None, Some(uri)) => match Url::parse(uri) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                    Ok(uri.clone())
-                }
+                Ok(url) if url.scheme() == "http" && url.has_host() => Ok(uri.clone()),
                 _ => Err(format!(
                     "{uri:?} is not an absolute http URL, and there is no ref"
                 )),
@@ -87,7 +85,7 @@ impl Addresses {
         } = reference;
         let namespace = reference.namespace.as_deref().unwrap_or(namespace);
         let address = match (api_version.as_str(), kind.as_str()) {
-            ("serving.knative.dev/v1" | "v1", "Service") => {
+            ("serving.knative.dev/v1", "Service") => {
                 format!("http://{name}.{namespace}.svc.cluster.local")
             }
             ("eventing.knative.dev/v1", "Broker") => {
@@ -157,6 +155,7 @@ mod tests {
             ),
             (json!({}), Err("needs a ref or a uri")),
             (json!({"uri": "/relative"}), Err("absolute")),
+            (json!({"uri": "https://h/"}), Err("absolute http URL")),
             (
                 json!({"ref": service, "uri": "http://x"}),
                 Err("must be relative"),

@@ -122,7 +122,15 @@ impl Plan {
             plan.triggers.extend(reader.trigger(object, &plan.brokers));
         }
         for object in reader.of("KafkaSource") {
-            plan.sources.extend(reader.source(object));
+            if let Some(source) = reader.source(object) {
+                // Members of the same names would push each other out for ever.
+                let mut others = plan.sources.iter();
+                if others.any(|other| other.group == source.group) {
+                    let why = format!("{} is another KafkaSource's", source.group);
+                    reader.wrong::<()>(object, "spec.consumerGroup", why);
+                }
+                plan.sources.push(source);
+            }
         }
         for object in reader.of("PingSource") {
             plan.pings.extend(reader.ping(object));

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use stream::{CloudEvent, Record};
+use stream::{
+    CloudEvent, Record,
+    http::{decode_one, into_request},
+};
 
 use super::plan::Name;
 
@@ -32,18 +35,19 @@ pub(super) fn wrap((namespace, name): &Name, at: Place<'_>, record: Record) -> C
         .with_subject(format!("partition:{partition}#{offset}"))
         .with_time(recorded_at);
     if let Some(key) = &record.key {
-        let key = String::from_utf8_lossy(key);
+        let key = text(key);
         event = event
-            .with_extension("partitionkey", key.as_ref())
+            .with_extension("partitionkey", key.as_str())
             .with_extension("key", key);
     }
     let mut content_type = None;
     // The last of a name counts, as with a map.
     let mut headers = BTreeMap::new();
     for (header, value) in &record.headers {
-        let value = String::from_utf8_lossy(value.as_deref().unwrap_or_default());
-        if header.eq_ignore_ascii_case("content-type") {
-            content_type = Some(value.to_lowercase());
+        let value = text(value.as_deref().unwrap_or_default());
+        let lowercase = value.to_lowercase();
+        if header.eq_ignore_ascii_case("content-type") && is_of_data(&lowercase) {
+            content_type = Some(lowercase);
         } else {
             let letters = header.chars().map(|letter| letter.to_ascii_lowercase());
             let allowed = |letter: &char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
@@ -61,9 +65,56 @@ pub(super) fn wrap((namespace, name): &Name, at: Place<'_>, record: Record) -> C
     }
 }
 
+/// Returns what an attribute can hold of a text.
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.replace(char::is_control, "\u{FFFD}")
+}
+
+/// Returns whether an event with data of this type is taken for what it is. A type of events has
+/// the data taken for the event itself, and what is no media type is refused: the record would
+/// be lost, as its dead letter is no better.
+fn is_of_data(content_type: &str) -> bool {
+    let event = CloudEvent::new("1", "/", TYPE).with_data(content_type, []);
+    into_request(event).is_ok_and(|(headers, body)| decode_one(&headers, &body).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_a_record_has_can_be_delivered() {
+        let at = Place {
+            topic: "in",
+            partition: 0,
+            offset: 0,
+            recorded_at: Timestamp::UNIX_EPOCH,
+        };
+        for content_type in [
+            "application/cloudevents+json",
+            "Application/CloudEvents-Batch+JSON; charset=utf-8",
+            "application/cloudevents+avro",
+            "text/plain\r\nx: y",
+            "t\u{e4}xt/plain",
+            "text",
+            "",
+        ] {
+            let record = Record {
+                key: Some(vec![0, 7, 255]),
+                headers: vec![
+                    ("content-type".to_owned(), Some(content_type.into())),
+                    ("trace".to_owned(), Some(vec![0, 1])),
+                ],
+                value: Some(b"{".to_vec()),
+            };
+            let event = wrap(&("n".to_owned(), "s".to_owned()), at, record);
+            let kept = event.attribute("kafkaheadercontenttype").unwrap();
+            assert_eq!(kept, text(content_type.as_bytes()));
+            let (headers, body) = into_request(event.clone()).unwrap();
+            assert_eq!(decode_one(&headers, &body).unwrap(), event);
+        }
+    }
 
     #[test]
     fn a_record_becomes_an_event_as_knative_makes_it() {

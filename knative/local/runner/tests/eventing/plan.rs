@@ -52,6 +52,10 @@ fn every_mistake_names_its_field() {
     class.annotate("eventing.knative.dev/broker.class", "MTChannelBasedBroker");
     let mut config = World::new("plan");
     config.config("default.topic.retention.ms", "1");
+    let mut twice = source(json!({"consumerGroup": "g"}));
+    let spec = json!({"bootstrapServers": ["kafka:9092"], "topics": ["other"],
+        "consumerGroup": "g", "sink": service("b")});
+    twice.add("sources.knative.dev/v1", "KafkaSource", "again", spec);
     for (world, field, why) in [
         (
             trigger(json!({"broker": "other"})),
@@ -139,6 +143,12 @@ fn every_mistake_names_its_field() {
             source(json!({"consumerGroup": null})),
             "spec.consumerGroup",
             "null",
+        ),
+        (twice, "spec.consumerGroup", "another KafkaSource's"),
+        (
+            trigger(json!({"subscriber": {"uri": "https://bank.example/"}})),
+            "spec.subscriber",
+            "http URL",
         ),
         (source(json!({"consumers": 0})), "spec.consumers", "0"),
         (source(json!({"ordering": "some"})), "spec.ordering", "some"),
