@@ -32,7 +32,7 @@ pub enum Phase {
     Ready,
     /// Its process died and waits to be started again.
     Restarting,
-    /// It was told to end.
+    /// Its process is to end, for good or because it is not well.
     Stopping,
 }
 
@@ -129,10 +129,9 @@ impl Pod {
             () = well => Some("the liveness probe failed".to_owned()),
             () = self.stop.cancelled() => None,
         };
-        if self.stop.is_cancelled() {
-            status.state = Phase::Stopping;
-            report(status);
-        }
+        // Also one that is not well, and may take its time to end, gets no more requests.
+        status.state = Phase::Stopping;
+        report(status);
         match process::stop(&mut child, self.template.grace, &self.hurry).await {
             Ok(exit) if death.is_none() => tracing::info!(pod = self.label, %exit, "stopped"),
             Ok(_) => {}

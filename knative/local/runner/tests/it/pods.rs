@@ -177,6 +177,30 @@ async fn a_pod_that_is_not_well_is_started_again() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_not_well_gets_no_requests_while_it_ends() {
+    let running = start(&[echo(|template| {
+        let probe = json!({
+            "httpGet": {"path": "/healthz"}, "periodSeconds": 1, "failureThreshold": 1,
+        });
+        let container = container(template);
+        container["livenessProbe"] = probe;
+        container["env"] = json!([{"name": "IGNORE_SIGTERM", "value": "1"}]);
+        scaled(template, &[("max-scale", "1")]);
+    })]);
+    let service = running.service();
+    ask(&service, "/sick").await;
+    let pid = service.pods()[0].pid.unwrap();
+
+    in_time(service.until(|pods| pods[0].state != Phase::Ready)).await;
+
+    assert!(runs(pid));
+    assert_eq!(service.pods()[0].state, Phase::Stopping);
+    signal(pid, Signal::KILL);
+    assert_ne!(text(&service, "/pid").await, pid.to_string());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn the_environment_is_what_the_manifests_say_and_nothing_else() {
     let config = object(json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config"},
