@@ -10,7 +10,7 @@ pub(crate) const MAX_RECORD_BYTES: usize = 2 << 20;
 
 /// The largest record in the topic of the dead: any that the topic of events takes, and what
 /// its burial adds.
-pub(crate) const MAX_DEAD_BYTES: usize = MAX_RECORD_BYTES + (64 << 10);
+pub const MAX_DEAD_BYTES: usize = MAX_RECORD_BYTES + (64 << 10);
 
 /// Returns the settings that every client has.
 pub(crate) fn settings(config: &KafkaConfig) -> ClientConfig {

@@ -38,6 +38,7 @@ mod subscription;
 mod syntax;
 mod topics;
 
+pub use client::MAX_DEAD_BYTES;
 pub use config::{KafkaConfig, Sasl, SaslMechanism, SecurityProtocol};
 pub use consumer::{Batch, BatchLimits, Committed, ConsumeError, Consumer};
 pub use dead::{Cause, DeadLetter, DeadLetters, DeadTopic, Piece, Replay};

@@ -15,15 +15,15 @@ use http::{
     header::{ALLOW, CONTENT_TYPE, HOST},
 };
 use stream::{
-    CloudEvent, ProduceError, Producer, Record,
+    CloudEvent, MAX_DEAD_BYTES, ProduceError, Producer, Record,
     http::{Refused, STRUCTURED, decode_one, decode_passed_on, encode_structured},
 };
 
 use super::{address::SINK_INGRESS, plan::Name, spec::ContentMode};
 
-/// The largest body. Knative's own limit is that of its producer, of the same size, but it
+/// The largest body for a broker. Knative's own limit is that of its producer, of the same size, but it
 /// answers 503 then, which senders try again.
-const BODY_LIMIT: usize = 1 << 20;
+const BROKER_LIMIT: usize = 1 << 20;
 
 /// A topic that events are written to.
 #[derive(Clone)]
@@ -51,9 +51,13 @@ impl Outlet {
     }
 }
 
-/// How an event is read: one that goes to a broker is a stranger's, one that goes to a sink is dead
-/// and was let in before.
-type Decode = fn(&HeaderMap, &[u8]) -> Result<CloudEvent, Refused>;
+/// Where an event goes in. One for a broker is a stranger's; one for a sink is dead and was let in
+/// before, be it as large as any record.
+struct Door<'a> {
+    outlet: &'a Outlet,
+    decode: fn(&HeaderMap, &[u8]) -> Result<CloudEvent, Refused>,
+    limit: usize,
+}
 
 /// Everything that events can be posted to.
 #[derive(Default)]
@@ -63,13 +67,21 @@ pub(super) struct Ingress {
 }
 
 impl Ingress {
-    /// Returns the outlet behind `/{namespace}/{name}` at `host`, and how its events are read.
-    fn outlet(&self, host: Option<&str>, name: &Name) -> Option<(&Outlet, Decode)> {
-        if host == Some(SINK_INGRESS) {
-            Some((self.sinks.get(name)?, decode_passed_on))
+    /// Returns what is behind `/{namespace}/{name}` at `host`.
+    fn door(&self, host: Option<&str>, name: &Name) -> Option<Door<'_>> {
+        Some(if host == Some(SINK_INGRESS) {
+            Door {
+                outlet: self.sinks.get(name)?,
+                decode: decode_passed_on,
+                limit: MAX_DEAD_BYTES,
+            }
         } else {
-            Some((self.brokers.get(name)?, decode_one))
-        }
+            Door {
+                outlet: self.brokers.get(name)?,
+                decode: decode_one,
+                limit: BROKER_LIMIT,
+            }
+        })
     }
 
     /// Takes one request of our own. A name comes before the event, and neither is told apart
@@ -78,8 +90,8 @@ impl Ingress {
         let mut path = request.uri().path().splitn(3, '/').skip(1);
         let name = path.next().zip(path.next());
         let name = name.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        let outlet = name.and_then(|name| self.outlet(request.uri().host(), &name));
-        match outlet {
+        let door = name.and_then(|name| self.door(request.uri().host(), &name));
+        match door {
             Some(door) => accept(door, request.headers(), request.body()).await,
             None => answer(StatusCode::NOT_FOUND, Bytes::new()),
         }
@@ -112,10 +124,10 @@ async fn enter(
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let host = host.or(head.uri.host());
     let host = host.map(|host| host.split_once(':').map_or(host, |(host, _)| host));
-    let Some(door) = ingress.outlet(host, &name) else {
+    let Some(door) = ingress.door(host, &name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    match to_bytes(body, BODY_LIMIT).await {
+    match to_bytes(body, door.limit).await {
         Ok(body) => accept(door, &head.headers, &body).await.map(Body::from),
         Err(error) if is_too_long(&error) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
@@ -127,19 +139,15 @@ fn is_too_long(error: &axum::Error) -> bool {
     source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
 }
 
-async fn accept(
-    (outlet, decode): (&Outlet, Decode),
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Response<Bytes> {
-    if body.len() > BODY_LIMIT {
+async fn accept(door: Door<'_>, headers: &HeaderMap, body: &Bytes) -> Response<Bytes> {
+    if body.len() > door.limit {
         return answer(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new());
     }
-    let event = match decode(headers, body) {
+    let event = match (door.decode)(headers, body) {
         Ok(event) => event,
         Err(error) => return answer(StatusCode::BAD_REQUEST, error.to_string().into()),
     };
-    match outlet.write(&event).await {
+    match door.outlet.write(&event).await {
         Ok(()) => answer(StatusCode::ACCEPTED, Bytes::new()),
         Err(ProduceError::TooLarge) => answer(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new()),
         Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string().into()),

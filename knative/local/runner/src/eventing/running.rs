@@ -10,8 +10,8 @@ use axum::Router;
 use futures::future::try_join_all;
 use http::HeaderValue;
 use stream::{
-    ConsumeError, KafkaConfig, Lag, ProduceError, Producer, Start, Subscription, TopicError,
-    create_topics, fix_start,
+    ConsumeError, KafkaConfig, Lag, MAX_DEAD_BYTES, ProduceError, Producer, Start, Subscription,
+    TopicError, create_topics, fix_start,
 };
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -359,7 +359,9 @@ fn outlets(plan: &Plan) -> Result<Ingress, ProduceError> {
             Some(producer) => producer.clone(),
             None => {
                 let config = KafkaConfig::new(topic.bootstrap_servers.clone());
-                let producer = Producer::connect(&config, BUDGET)?;
+                // What a broker's topic does not take, Kafka refuses.
+                let topic = &config.topic;
+                let producer = Producer::connect_to(topic, &config, BUDGET, MAX_DEAD_BYTES)?;
                 producers.insert(servers, producer.clone());
                 producer
             }

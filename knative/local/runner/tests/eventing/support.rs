@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
 };
 use runner::{
     eventing::{Eventing, Plan, Status},
@@ -304,6 +305,29 @@ impl World {
             topic.unwrap();
         }
     }
+}
+
+/// Waits until so many members of a group have partitions each.
+pub(crate) async fn shared(group: &str, members: usize) {
+    let group = group.to_owned();
+    let waiting = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers().join(","));
+        let client: BaseConsumer = config.create().unwrap();
+        let begun = Instant::now();
+        loop {
+            let groups = client.fetch_group_list(Some(&group), DEADLINE).unwrap();
+            let of_group = groups.groups()[0].members();
+            // After a version of two bytes comes how many topics it has partitions of.
+            let has_some = |assignment: &[u8]| assignment.get(2..6).is_some_and(|n| n != [0; 4]);
+            let assigned = of_group.iter().filter_map(|member| member.assignment());
+            if assigned.filter(|assignment| has_some(assignment)).count() == members {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{group} is not shared");
+        }
+    });
+    waiting.await.unwrap();
 }
 
 fn admin() -> AdminClient<DefaultClientContext> {
