@@ -4,11 +4,14 @@
 //! - `expected`: what the texts of the cases allow
 //! - `decode`, `encode`: CloudEvents over HTTP
 //! - `records`: CloudEvents over Kafka, also as a Broker and a KafkaSource have them
+//! - `admission`: deliveries and filters, read
 //! - `ingress`, `filters`, `routing`, `responses`: a Broker and its Triggers, which run
 //! - `world`, `wire`, `objects`: what these run in, whom they reach, and their manifests
 //!
-//! Groups that are told in prose are skipped: the runner's own tests name their cases.
+//! Groups that are told in prose are skipped. Those of `delivery_scenarios`, and two of
+//! `pingsource`, are tests of the runner, which name their cases; the others are not run.
 
+mod admission;
 mod decode;
 mod encode;
 mod expected;
@@ -43,6 +46,11 @@ pub(super) fn jobs(group: &Suite) -> Vec<Job<'_>> {
         "filters_dialects" => together(group, filters::read, filters::run),
         "routing" => together(group, routing::read, routing::run),
         "subscriber_response" => together(group, responses::read, responses::run),
+        "delivery_spec_validation" => one_by_one(group, |case| at_once(admission::delivery(&case))),
+        "filters_attribute_names" => {
+            one_by_one(group, |case| at_once(admission::attribute_name(&case)))
+        }
+        "backoff_schedule" => one_by_one(group, |case| at_once(admission::backoff(&case))),
         _ => jobs::skipped(group, "told in prose"),
     }
 }
@@ -84,8 +92,8 @@ where
     vec![done(without), job.boxed()]
 }
 
-fn at_once(result: Result<(), Failure>) -> BoxFuture<'static, Outcome> {
-    ready(result.into()).boxed()
+fn at_once(outcome: impl Into<Outcome>) -> BoxFuture<'static, Outcome> {
+    ready(outcome.into()).boxed()
 }
 
 /// Returns a member that the case must have.
@@ -129,7 +137,7 @@ mod tests {
                 groups.insert(name.clone(), json!({"cases": wrong}));
             }
         }
-        assert_eq!(groups.len(), 9);
+        assert_eq!(groups.len(), 12);
         let report = report(&Value::Object(groups)).await;
         for verdict in &report.verdicts {
             assert_ne!(verdict.outcome, Outcome::Passed, "{verdict:?}");
@@ -160,6 +168,11 @@ mod tests {
                 let wrongs = wrong_values(&case["expect"]).into_iter();
                 wrongs.map(|wrong| with("expect", wrong)).collect()
             }
+            "delivery_spec_validation" | "filters_attribute_names" => {
+                one("valid", json!(case["valid"] == false))
+            }
+            "backoff_schedule" if case.get("n").is_some() => one("expect_ms", json!(1)),
+            "backoff_schedule" if case.get("retry").is_some() => one("retry", json!(9)),
             "broker_ingress" => one("expect", json!({"ours": 599})),
             "filters_dialects" => one("match", json!(case["match"] == false)),
             "routing" => {
