@@ -1,7 +1,7 @@
 //! What nobody can take is buried and its partition goes on; it is listed, and sent once more
 //! without being counted twice.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::future::join_all;
@@ -294,7 +294,9 @@ async fn dead_letters_are_listed_with_their_causes_and_counted_once_when_sent_ag
     dead.sink(of_events, &accepted("pushed"), 400, problem)
         .await;
     // A broker cannot deliver to ingest what ingest cannot take, or not for a day.
-    dead.sink(of_ingest, &sent("undelivered"), 503, "no healthy upstream")
+    // Knative keeps the text that the gateway put into a header.
+    let undelivered = sent("undelivered").with_subject("M%C3%BCnchen");
+    dead.sink(of_ingest, &undelivered, 503, "no healthy upstream")
         .await;
     dead.sink(of_ingest, &CloudEvent::new("", "/gw", "t"), 400, problem)
         .await;
@@ -383,13 +385,15 @@ async fn dead_letters_are_listed_with_their_causes_and_counted_once_when_sent_ag
         };
         assert_eq!(letter["replay"], replay, "{letter}");
     }
-    let conflicts = crate::support::listed(&stack).await;
-    assert_eq!(conflicts.len(), 4);
-    assert!(
-        conflicts
-            .iter()
-            .all(|event| event.get("conflict").is_none())
+    let events = crate::support::listed(&stack).await;
+    assert_eq!(events.len(), 4);
+    let subject = |event: &Value| event["event"]["subject"].as_str().unwrap().to_owned();
+    let subjects: BTreeSet<String> = events.iter().map(subject).collect();
+    assert_eq!(
+        subjects,
+        BTreeSet::from(["M\u{fc}nchen".to_owned(), "tpp-1".to_owned()])
     );
+    assert!(events.iter().all(|event| event.get("conflict").is_none()));
     stack.stop().await.unwrap();
 }
 

@@ -96,16 +96,24 @@ async fn take(ingest: &Ingest, letter: &DeadLetter, event: CloudEvent) -> anyhow
         None => event.with_time(letter.time),
         Some(_) => event,
     };
-    let (headers, body) = http::into_request(event)?;
+    // Texts as Knative kept them: it would have delivered them so.
+    let Ok((headers, body)) = http::pass_on(event) else {
+        refused(letter, "no header takes one of its attributes");
+        return Ok(false);
+    };
     match from_knative(State(ingest.clone()), headers, Body::from(body)).await {
         Ok(_) => Ok(true),
         Err(problem) if is_final(&problem) => {
-            let (partition, offset) = (letter.partition, letter.offset);
-            tracing::warn!(partition, offset, %problem, "ingest refuses a dead letter");
+            refused(letter, &problem.to_string());
             Ok(false)
         }
         Err(problem) => anyhow::bail!("ingest does not take events now: {problem}"),
     }
+}
+
+fn refused(letter: &DeadLetter, why: &str) {
+    let (partition, offset) = (letter.partition, letter.offset);
+    tracing::warn!(partition, offset, why, "ingest refuses a dead letter");
 }
 
 fn is_final(problem: &Problem) -> bool {

@@ -22,6 +22,7 @@ use crate::{
     json,
     kafka::usage_event,
     original::ORIGINAL,
+    syntax::is_visible,
 };
 
 /// One event in JSON format.
@@ -172,17 +173,39 @@ pub fn is_binary(headers: &HeaderMap) -> bool {
 /// error; an event that was decoded has none.
 pub fn encode(event: &CloudEvent) -> Result<(HeaderMap, Vec<u8>), EncodeError> {
     Ok((
-        encode_headers(event)?,
+        encode_headers(event, encode_header)?,
         event.data().unwrap_or_default().to_vec(),
     ))
 }
 
 /// Encodes an event in binary mode, its data's bytes being the body.
 pub fn into_request(event: CloudEvent) -> Result<(HeaderMap, Bytes), EncodeError> {
-    Ok((encode_headers(&event)?, event.into_data().into()))
+    Ok((
+        encode_headers(&event, encode_header)?,
+        event.into_data().into(),
+    ))
 }
 
-fn encode_headers(event: &CloudEvent) -> Result<HeaderMap, EncodeError> {
+/// Encodes an event as Knative's data plane passes one on: it decoded no percent signs when the
+/// event came in, and adds none. Only what no header takes as it is, is encoded.
+pub fn pass_on(event: CloudEvent) -> Result<(HeaderMap, Bytes), EncodeError> {
+    let as_it_is = |name: &str, text: &str| {
+        let is_taken = text.bytes().all(|byte| byte == b' ' || is_visible(byte));
+        if is_taken && text.trim().len() == text.len() {
+            Ok((header_name(name)?, HeaderValue::from_str(text)?))
+        } else {
+            encode_header(name, text)
+        }
+    };
+    Ok((encode_headers(&event, as_it_is)?, event.into_data().into()))
+}
+
+type Header = (HeaderName, HeaderValue);
+
+fn encode_headers(
+    event: &CloudEvent,
+    encode: impl Fn(&str, &str) -> Result<Header, EncodeError>,
+) -> Result<HeaderMap, EncodeError> {
     let mut headers = HeaderMap::with_capacity(12);
     let mut failed = None;
     event.each_attribute(|name, text| {
@@ -190,7 +213,7 @@ fn encode_headers(event: &CloudEvent) -> Result<HeaderMap, EncodeError> {
             "datacontenttype" => HeaderValue::from_str(text)
                 .map_err(EncodeError::from)
                 .map(|value| headers.insert(CONTENT_TYPE, value)),
-            _ => encode_header(name, text).map(|(name, value)| headers.insert(name, value)),
+            _ => encode(name, text).map(|(name, value)| headers.insert(name, value)),
         };
         if let Err(error) = added {
             failed.get_or_insert(error);
@@ -217,9 +240,14 @@ pub fn encode_structured(event: &CloudEvent) -> Vec<u8> {
 
 /// Encodes one attribute in binary mode.
 pub fn encode_header(name: &str, text: &str) -> Result<(HeaderName, HeaderValue), EncodeError> {
-    let name = HeaderName::from_bytes(format!("{PREFIX}{name}").as_bytes())?;
     let value: Cow<'_, str> = utf8_percent_encode(text, ENCODED).into();
-    Ok((name, HeaderValue::from_str(&value)?))
+    Ok((header_name(name)?, HeaderValue::from_str(&value)?))
+}
+
+fn header_name(attribute: &str) -> Result<HeaderName, EncodeError> {
+    Ok(HeaderName::from_bytes(
+        format!("{PREFIX}{attribute}").as_bytes(),
+    )?)
 }
 
 fn mode(headers: &HeaderMap) -> Option<Mode> {
