@@ -326,6 +326,18 @@ async fn a_kafka_that_is_away_is_told_within_the_timeout() {
 }
 
 #[tokio::test]
+async fn a_ping_misses_a_topic_that_is_absent_and_does_not_make_it() {
+    let config = config("absent");
+    let producer = Producer::connect(&config, BUDGET).unwrap();
+    for _ in 0..2 {
+        let error = producer.ping(DEADLINE).await.unwrap_err();
+        assert!(matches!(error, ProduceError::Unavailable(_)), "{error:?}");
+    }
+    let made = producer.has_topics(&[&config.topic], DEADLINE).await;
+    assert!(!made.unwrap());
+}
+
+#[tokio::test]
 async fn the_budget_is_taken_before_and_given_back_after() {
     let mut config = config("budget");
     config.brokers = vec!["127.0.0.1:1".to_owned()];

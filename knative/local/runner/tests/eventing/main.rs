@@ -10,5 +10,6 @@ mod consumers;
 mod deliveries;
 mod doors;
 mod kill;
+mod members;
 mod plan;
 mod support;

@@ -23,7 +23,7 @@ use runner::{
     network::{Network, Unanswered},
 };
 use serde_json::{Value, json};
-use stream::{Arrival, KafkaConfig, Start, Subscription, fix_start};
+use stream::{Arrival, KafkaConfig, Producer, Start, Subscription, fix_start};
 use tokio::sync::watch;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -434,4 +434,12 @@ impl Running {
     pub(crate) async fn stop(self) {
         soon("stop", self.eventing.stop()).await;
     }
+}
+
+pub(crate) fn ids(received: &[Received]) -> BTreeSet<&str> {
+    received.iter().map(Received::id).collect()
+}
+
+pub(crate) fn producer() -> Producer {
+    Producer::connect(&KafkaConfig::new(brokers()), 1 << 20).unwrap()
 }

@@ -186,6 +186,7 @@ async fn a_pod_that_is_not_well_gets_no_requests_while_it_ends() {
         container["livenessProbe"] = probe;
         container["env"] = json!([{"name": "IGNORE_SIGTERM", "value": "1"}]);
         scaled(template, &[("max-scale", "1")]);
+        template["spec"]["timeoutSeconds"] = json!(3);
     })]);
     let service = running.service();
     ask(&service, "/sick").await;
