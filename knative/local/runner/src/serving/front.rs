@@ -191,7 +191,6 @@ impl Service {
 }
 
 fn keep(times: &mut VecDeque<f64>, time: f64) {
-    times.truncate(COLD_STARTS);
     if times.len() == COLD_STARTS {
         times.pop_front();
     }
