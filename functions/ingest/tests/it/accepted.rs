@@ -58,6 +58,10 @@ async fn a_batch_is_accepted_whole_and_its_time_filled_in() {
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     let mut events = ingest.topic(1000).await;
     events.sort_by_key(|event| event.id.parse::<usize>().unwrap());
+    assert!(
+        events.is_sorted_by(|one, next| one.ingested_at < next.ingested_at),
+        "of two alike one is the first"
+    );
     assert_eq!(events[0].time.to_string(), "2026-01-31T10:20:30Z");
     for event in &events[1..] {
         assert_eq!(event.time, event.ingested_at);
