@@ -9,6 +9,9 @@
 //! - a broker's ingress answers 400 to attributes that ingest would refuse
 //! - attributes that are not plain ASCII survive each hop: they are encoded in headers
 //! - a reply that cannot be written is the delivery again, not a dead letter
+//! - a record that is no event is wrapped without what no attribute holds: control characters, and
+//!   a content type of events or of nothing
+//! - of KafkaSources, two with one consumer group are refused; of sinks, https
 //! - of filters, cesql is refused
 //!
 //! Layout:
