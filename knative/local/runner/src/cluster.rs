@@ -51,6 +51,8 @@ pub struct WorkloadStatus {
     pub name: String,
     /// Its pods.
     pub instances: Vec<Status>,
+    /// How often processes died and were started again, in pods that are gone too.
+    pub restarts: u64,
     /// Requests that found no pod; a Deployment has none.
     pub cold_starts: ColdStarts,
 }
@@ -78,16 +80,18 @@ impl Cluster {
     /// Returns what every Service and Deployment is at.
     pub fn status(&self) -> Vec<WorkloadStatus> {
         let services = self.running.services.iter();
-        let services = services.map(|(key, service)| (key, service.pods(), service.cold_starts()));
+        let services =
+            services.map(|(key, service)| (key, service.workload(), service.cold_starts()));
         let deployments = self.running.deployments.iter();
-        let deployments = deployments.map(|(key, pods)| (key, pods.pods(), ColdStarts::default()));
+        let deployments = deployments.map(|(key, pods)| (key, pods, ColdStarts::default()));
         services
             .chain(deployments)
             .map(
-                |((namespace, name), instances, cold_starts)| WorkloadStatus {
+                |((namespace, name), workload, cold_starts)| WorkloadStatus {
                     namespace: namespace.clone(),
                     name: name.clone(),
-                    instances,
+                    instances: workload.pods(),
+                    restarts: workload.restarts(),
                     cold_starts,
                 },
             )

@@ -124,6 +124,10 @@ impl Service {
         self.workload.empty().await;
     }
 
+    pub(crate) fn workload(&self) -> &Arc<Workload> {
+        &self.workload
+    }
+
     /// Returns what each pod is at.
     pub fn pods(&self) -> Vec<Status> {
         self.workload.pods()

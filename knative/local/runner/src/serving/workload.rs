@@ -49,6 +49,8 @@ struct State {
     load: Load,
     /// How many pods there ever were, for their names.
     count: u64,
+    /// How often a process died and was started again.
+    restarts: u64,
     /// No pod is started any more.
     ended: bool,
 }
@@ -212,6 +214,11 @@ impl Workload {
         state.pods.iter().map(|pod| pod.status.clone()).collect()
     }
 
+    /// Returns how often a process died and was started again, in pods that are gone too.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.lock().restarts
+    }
+
     /// Returns the request-seconds so far, and how many pods there are that are not to end.
     pub(super) fn load(&self) -> (f64, usize) {
         let mut state = self.lock();
@@ -262,6 +269,7 @@ impl Workload {
     fn report(self: &Arc<Self>, id: u64, status: &Status) {
         {
             let mut state = self.lock();
+            state.restarts += u64::from(status.state == Phase::Restarting);
             let Some(pod) = state.pods.iter_mut().find(|pod| pod.id == id) else {
                 return;
             };
