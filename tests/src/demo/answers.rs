@@ -185,11 +185,15 @@ pub(super) async fn metrics(
     function: &str,
 ) -> anyhow::Result<Vec<Metrics>> {
     let status = runner.status().await?;
-    let urls = status
-        .instances(function)
-        .map(|instance| format!("http://127.0.0.1:{}/metrics", instance.port));
-    let texts = futures::future::try_join_all(urls.map(|url| async move { get(http, &url).await }));
-    Ok(texts.await?.into_iter().map(Metrics).collect())
+    let instances = status.instances(function);
+    futures::future::try_join_all(instances.map(|instance| metrics_at(http, instance.port))).await
+}
+
+/// Returns what the process at a port counts.
+pub(super) async fn metrics_at(http: &reqwest::Client, port: u16) -> anyhow::Result<Metrics> {
+    get(http, &format!("http://127.0.0.1:{port}/metrics"))
+        .await
+        .map(Metrics)
 }
 
 /// A process's metrics at one moment.

@@ -22,6 +22,7 @@ pub(super) struct Backlog {
     // In the order in which an event passes them: one that has left the first before that is
     // looked at is seen in the next.
     stages: Vec<Stage>,
+    pulled: Option<Stage>,
     dead_topics: [String; 2],
 }
 
@@ -49,11 +50,14 @@ impl Backlog {
         if mode.pushes() {
             stages.push(stage(&names.topic, &names.push_group)?);
         }
-        if mode.pulls() {
-            stages.push(stage(&names.topic, &names.pull_group)?);
-        }
+        let pulled = mode
+            .pulls()
+            .then(|| stage(&names.topic, &names.pull_group))
+            .transpose()?;
+        stages.extend(pulled.clone());
         Ok(Self {
             stages,
+            pulled,
             dead_topics: [names.ingest_dead_topic.clone(), names.dead_topic.clone()],
         })
     }
@@ -72,6 +76,13 @@ impl Backlog {
         self.blocking(left)
             .await
             .context("ask kafka for the backlog")
+    }
+
+    /// Returns how much of what is left is for process as a consumer group.
+    pub(super) async fn left_to_pull(&self) -> anyhow::Result<u64> {
+        self.blocking(|backlog| backlog.pulled.as_ref().map_or(Ok(0), Stage::left))
+            .await
+            .context("ask kafka for the backlog of pull")
     }
 
     /// Returns how many dead letters there are, by cause.

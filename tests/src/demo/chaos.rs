@@ -1,11 +1,12 @@
-//! Kills functions, and the runner that has them, while traffic flows.
+//! Kills functions, and the runner that has them, while they have work under way.
 
-use std::{str::FromStr, time::Duration};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rand::{
     Rng as _, SeedableRng as _, rngs::StdRng, seq::IteratorRandom as _, seq::SliceRandom as _,
 };
+use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     sync::watch,
@@ -20,7 +21,11 @@ const BUSY_WITHIN: Duration = Duration::from_secs(60);
 /// Below this a function would be killed before it got anything.
 const LEAST_LINES: u64 = 100;
 const RUNNER: &str = "runner";
-const VICTIMS: [&str; 4] = ["ingest", "process", "query", RUNNER];
+const QUERY: &str = "query";
+const VICTIMS: [&str; 4] = ["ingest", "process", QUERY, RUNNER];
+/// One that takes query a while, as ClickHouse has to answer it, and one that does not.
+const SLOW: &str = "/api/v1/meters/api_latency_quantiles/query?groupBy=subject&groupBy=endpoint";
+const QUICK: &str = "/api/v1/meters";
 
 /// Which function is killed, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +50,19 @@ impl FromStr for Kills {
     }
 }
 
+/// How often one was killed, and how often of that with work under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Killed {
+    pub(super) times: u64,
+    pub(super) at_work: u64,
+}
+
 /// Kills by plan while `lines` lines are posted, of which `reached` says how many were, and
-/// returns how often it has.
+/// returns how often it has, by victim.
 ///
-/// The traffic is cut into as many parts as there are kills. A part is let through the gate once
-/// the one that is to die works; it dies at a random line of that part, and the rest of the part
-/// comes while it is down.
+/// The traffic is cut into as many parts as there are kills. In each part one dies, once a
+/// random line is reached and it has work under way, and the rest comes while it is down. The
+/// next part is let through the gate only then, so that there is work for each kill.
 pub(super) async fn kill(
     plan: &[Kills],
     seed: u64,
@@ -58,7 +70,7 @@ pub(super) async fn kill(
     lines: u64,
     reached: impl Fn() -> u64,
     gate: &watch::Sender<u64>,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<BTreeMap<String, Killed>> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut victims: Vec<&str> = plan
         .iter()
@@ -72,24 +84,24 @@ pub(super) async fn kill(
     );
     // To a reader that has gone: it is the one that says why.
     let open_to = |line: u64| gate.send_replace(line);
+    let mut killed: BTreeMap<String, Killed> = BTreeMap::new();
     for (done, victim) in (0..).zip(victims) {
-        if done > 0 {
-            let working = timeout(BUSY_WITHIN, scene.is_working(victim)).await;
-            working.with_context(|| format!("{victim} does not work again after kill {done}"))?;
-        }
         let (first, end) = (lines * done / count, lines * (done + 1) / count);
         let moment = first + (end - first) * rng.random_range(5..80) / 100;
-        let pause = Duration::from_micros(rng.random_range(0..150_000));
         open_to(end);
         while reached() < moment {
             sleep(POLL).await;
         }
-        sleep(pause).await;
-        let killed = timeout(BUSY_WITHIN, scene.kill(victim, &mut rng)).await;
-        killed.with_context(|| format!("there is no {victim} to kill"))??;
+        let has_all = || reached() >= end;
+        let at_work = timeout(BUSY_WITHIN, scene.kill(victim, &mut rng, has_all)).await;
+        let at_work =
+            at_work.with_context(|| format!("kill {done} finds no {victim} that works"))??;
+        let sum = killed.entry(victim.to_owned()).or_default();
+        sum.times += 1;
+        sum.at_work += u64::from(at_work);
     }
     open_to(u64::MAX);
-    Ok(count)
+    Ok(killed)
 }
 
 /// Where the victims are.
@@ -100,52 +112,127 @@ pub(super) struct Scene<'a> {
     pub(super) backlog: &'a Backlog,
 }
 
-impl Scene<'_> {
-    /// Waits until the victim has done something since it started, or nothing is left to do.
-    async fn is_working(&self, victim: &str) {
-        let counter = match victim {
-            "ingest" => "openmeter_events_ingested_total",
-            "process" => "openmeter_events_processed_total",
-            // The runner's start was waited for, and query is asked before it is killed.
-            _ => return,
-        };
-        // It may not listen yet.
-        while !answers::metrics(self.http, self.runner, victim)
-            .await
-            .is_ok_and(|metrics| metrics.iter().any(|metrics| metrics.sum(counter) > 0))
-            && !self.backlog.left().await.is_ok_and(|left| left == 0)
-        {
-            sleep(POLL * 4).await;
-        }
-    }
+/// One that may be killed, as it is at one moment.
+struct Victim {
+    pid: Option<u32>,
+    /// What it has done since its start.
+    done: u64,
+}
 
-    /// Kills the runner, or one process of a function, and has it started again.
-    async fn kill(&self, victim: &str, rng: &mut StdRng) -> anyhow::Result<()> {
-        if victim == RUNNER {
-            return self.runner.kill_and_restart().await;
+impl Scene<'_> {
+    /// Kills the runner, or one process of a function, which is started again then. Returns
+    /// whether it was at work: not if it `has_all` that comes, and has done it.
+    async fn kill(
+        &self,
+        victim: &str,
+        rng: &mut StdRng,
+        has_all: impl Fn() -> bool,
+    ) -> anyhow::Result<bool> {
+        if victim == QUERY {
+            return self.kill_query().await;
         }
-        let question =
-            (victim == "query").then(|| self.http.get(self.runner.api() + "/api/v1/meters"));
+        let status = self.runner.status().await?;
+        let services = status.services.iter();
+        let of_victim = services.filter(|service| service.function() == victim);
+        let service = of_victim
+            .choose(rng)
+            .map_or(RUNNER, |service| &service.name);
+        let mut done_before = BTreeMap::new();
         loop {
-            if let Some(question) = question
-                .as_ref()
-                .and_then(reqwest::RequestBuilder::try_clone)
-            {
-                // Nobody else asks, and who is not asked scales to zero.
-                drop(question.send().await);
-            }
-            let status = self.runner.status().await?;
-            let processes = status.instances(victim).filter_map(|instance| instance.pid);
-            let pid = processes
-                .choose(rng)
-                .and_then(|pid| Pid::from_raw(pid.cast_signed()));
-            // One that has just ended by itself is not killed, and another one starts.
-            if pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()) {
-                return Ok(());
+            if let Some(victim) = self.find(service, rng).await? {
+                let before = done_before.insert(victim.pid, victim.done);
+                // At rest, or still waiting for its share, it would do nothing in between.
+                let does_some = before.is_some_and(|before| before < victim.done);
+                let at_work = does_some && self.has_more(service).await?;
+                let no_more = !at_work && has_all() && self.backlog.left().await? == 0;
+                // One that has just ended by itself is not killed, and another one starts.
+                if (at_work || no_more) && self.end(&victim).await? {
+                    return Ok(at_work);
+                }
             }
             sleep(POLL).await;
         }
     }
+
+    /// Returns a process of a Service or a Deployment, or the runner.
+    async fn find(&self, service: &str, rng: &mut StdRng) -> anyhow::Result<Option<Victim>> {
+        let status = self.runner.status().await?;
+        if service == RUNNER {
+            let done = status.eventing.iter().map(|one| one.delivered).sum();
+            return Ok(Some(Victim { pid: None, done }));
+        }
+        let services = status.services.iter().filter(|one| one.name == service);
+        let instances = services.flat_map(|service| &service.instances);
+        let found = instances
+            .filter_map(|one| Some((one.port, one.pid?)))
+            .choose(rng);
+        let Some((port, pid)) = found else {
+            return Ok(None);
+        };
+        // It may not listen yet.
+        let metrics = answers::metrics_at(self.http, port).await.ok();
+        Ok(metrics.map(|metrics| Victim {
+            pid: Some(pid),
+            done: metrics.sum("openmeter_events_ingested_total")
+                + metrics.sum("openmeter_events_processed_total"),
+        }))
+    }
+
+    /// Says whether a Service is being asked, a Deployment has something before it in Kafka, or
+    /// the runner delivers.
+    async fn has_more(&self, service: &str) -> anyhow::Result<bool> {
+        if service == "process-pull" {
+            return Ok(self.backlog.left_to_pull().await? > 0);
+        }
+        let status = self.runner.status().await?;
+        // What delivers to a Service has its name.
+        let mut eventing = status.eventing.iter();
+        Ok(eventing.any(|one| [RUNNER, &one.name].contains(&service) && one.in_flight > 0))
+    }
+
+    async fn end(&self, victim: &Victim) -> anyhow::Result<bool> {
+        match victim.pid {
+            Some(pid) => Ok(sigkill(pid)),
+            None => self.runner.kill_and_restart().await.map(|()| true),
+        }
+    }
+
+    /// Kills query while it has a question, and returns whether that was broken off. Nobody else
+    /// asks, and who is not asked scales to zero.
+    async fn kill_query(&self) -> anyhow::Result<bool> {
+        loop {
+            let slow = self.ask(SLOW);
+            let quick = async {
+                let answer = self.ask(QUICK).await;
+                let is_up = answer.is_ok_and(|status| status.is_success());
+                let status = self.runner.status().await?;
+                let pid = status.instances(QUERY).find_map(|instance| instance.pid);
+                anyhow::Ok(pid.filter(|_| is_up))
+            };
+            let mut slow = std::pin::pin!(slow);
+            let pid = tokio::select! {
+                // Answered too early to be broken off: another question.
+                _ = &mut slow => continue,
+                pid = quick => pid?,
+            };
+            if pid.is_some_and(sigkill) {
+                let answer = slow.await;
+                return Ok(answer.map_or(true, |status| status == StatusCode::BAD_GATEWAY));
+            }
+        }
+    }
+
+    async fn ask(&self, question: &str) -> reqwest::Result<StatusCode> {
+        let answer = self.http.get(self.runner.api() + question).send().await?;
+        let status = answer.status();
+        answer.bytes().await.map(|_| status)
+    }
+}
+
+/// Says whether there was such a process.
+fn sigkill(pid: u32) -> bool {
+    let pid = Pid::from_raw(pid.cast_signed());
+    pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
 #[cfg(test)]

@@ -62,10 +62,15 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
     // its count. Everything else is to be exact even then.
     let deliveries = status::deliveries(&figures.lives);
     let again = tally.retries + deliveries.values().map(|one| one.retries).sum::<u64>();
-    let is_known = figures.kills == 0 && again == 0;
+    let is_known = figures.killed.is_empty() && again == 0;
     let processed = figures.outcomes.as_ref().filter(|_| is_known);
-    let restarts = status::lives(&figures.lives);
-    let restarts = restarts.values().map(|life| life.restarts).sum::<u64>();
+    let crashes = status::restarts(&figures.lives)
+        .into_iter()
+        .map(|(function, restarts)| {
+            let killed = figures.killed.get(function);
+            restarts.saturating_sub(killed.map_or(0, |killed| killed.times))
+        });
+    let spared = figures.killed.values().filter(|killed| killed.at_work == 0);
     let refusals = expected.refused.values().sum::<u64>() * passes;
     let count = |what, ours: u64, oracle, place: &str| Count {
         what,
@@ -140,12 +145,18 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
             0,
             "for neither a function nor a dead letter sink took them",
         ),
-        Count {
-            what: "crashes",
-            ours: (figures.kills == 0).then_some(restarts),
-            oracle: 0,
-            place: "of functions that nobody killed".to_owned(),
-        },
+        count(
+            "crashes",
+            crashes.sum(),
+            0,
+            "of functions, beyond the kills of each",
+        ),
+        count(
+            "spared",
+            spared.count() as u64,
+            0,
+            "of those that were to be killed, never hit at work",
+        ),
     ]
 }
 

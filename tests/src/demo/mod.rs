@@ -231,7 +231,7 @@ impl Run {
             proxy,
             backlog: &Backlog::connect(kafka, &self.names, *mode)?,
         };
-        posting.post_all(file, &mut figures).await?;
+        Box::pin(posting.post_all(file, &mut figures)).await?;
         figures.dead = posting.backlog.dead().await?;
         figures.kept = answers::kept(clickhouse, &self.names.database).await?;
         // With both, each event is counted by each. With an outage, what was tried again is too.

@@ -36,8 +36,9 @@ pub struct Options {
     #[arg(long, default_value_t = 15)]
     pub rows: usize,
 
-    /// Kills ingest, process, query or the runner N times with SIGKILL while traffic flows.
-    #[arg(long, value_name = "FUNCTION=N")]
+    /// Kills ingest, process, query or the runner N times with SIGKILL, each time while it has
+    /// work under way. Several are separated by commas.
+    #[arg(long, value_name = "FUNCTION=N", value_delimiter = ',')]
     pub chaos: Vec<Kills>,
 
     /// Cuts the functions off from ClickHouse for so many seconds while traffic flows.
@@ -168,4 +169,26 @@ fn free_port() -> io::Result<TcpListener> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "is no number of seconds")?;
     Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_separated_by_commas_or_given_one_by_one() {
+        let chaos = |arguments: &[&str]| {
+            let command = ["demo", "demo"].iter().chain(arguments);
+            Options::try_parse_from(command).map(|options| options.chaos)
+        };
+        let together = chaos(&["--chaos", "ingest=10,process=10,query=10,runner=10"]).unwrap();
+        assert_eq!(together.len(), 4);
+        let apart = ["ingest=10", "process=10,query=10", "runner=10"];
+        let apart = apart.map(|kills| format!("--chaos={kills}"));
+        assert_eq!(
+            chaos(&apart.each_ref().map(String::as_str)).unwrap(),
+            together
+        );
+        assert!(chaos(&["--chaos", "ingest=1,kafka=1"]).is_err());
+    }
 }

@@ -2,6 +2,7 @@
 //! each time until all of it is stored.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -84,7 +85,7 @@ impl Posting<'_> {
         };
         let killing = async {
             if !has_chaos {
-                return Ok(0);
+                return Ok(BTreeMap::new());
             }
             chaos::kill(chaos, self.options.seed, scene, lines, reached, &gate).await
         };
@@ -100,12 +101,12 @@ impl Posting<'_> {
         let posting = self.post_waves(&gateway, &mut waves);
         let all = futures::future::try_join3(posting, killing, cutting);
         let began = Instant::now();
-        let (tally, kills, ()) =
+        let (tally, killed, ()) =
             progress::shown("posting", lines, || gateway.posted(), all).await?;
         figures.visible_after = self.worked_off().await?;
         figures.whole += began.elapsed();
         figures.tally.add(&tally);
-        figures.kills += kills;
+        figures.killed.extend(killed);
         figures.passes += 1;
         Ok(())
     }

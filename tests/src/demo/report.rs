@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
     answers::METERS,
+    chaos::Killed,
     gateway::Tally,
     rows::{Comparison, Key, Rows, is_same},
     status::{self, Status},
@@ -25,7 +26,8 @@ pub(super) struct Figures {
     pub(super) visible_after: Duration,
     /// How often the file was posted.
     pub(super) passes: u64,
-    pub(super) kills: u64,
+    /// By victim.
+    pub(super) killed: BTreeMap<String, Killed>,
     /// Lines of the file.
     pub(super) lines: u64,
     /// Events in the store, by what became of them.
@@ -148,11 +150,8 @@ pub(super) fn figures(figures: &Figures) -> String {
     );
     let visible = figures.visible_after.as_secs_f64();
     text += &format!("visible  {visible:.2} s after the last answer\n");
-    if figures.kills > 0 {
-        text += &format!(
-            "killed   {} times, and waited for to work again\n",
-            figures.kills
-        );
+    for (victim, Killed { times, at_work }) in &figures.killed {
+        text += &format!("killed   {victim} {times} times, {at_work} of them at work\n");
     }
     text
 }

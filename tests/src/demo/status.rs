@@ -16,11 +16,12 @@ pub(super) struct Status {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Subscription {
     kind: String,
-    name: String,
-    delivered: u64,
+    pub(super) name: String,
+    pub(super) delivered: u64,
     retries: u64,
     dead_letters: u64,
     lost: u64,
+    pub(super) in_flight: u64,
 }
 
 /// A Service or a Deployment.
@@ -30,6 +31,8 @@ pub(super) struct Service {
     pub(super) name: String,
     pub(super) instances: Vec<Instance>,
     pub(super) cold_starts: ColdStarts,
+    /// Of all its processes, those that are no more too.
+    pub(super) restarts: u64,
 }
 
 /// One of its processes.
@@ -37,7 +40,6 @@ pub(super) struct Service {
 pub(super) struct Instance {
     pub(super) pid: Option<u32>,
     pub(super) port: u16,
-    pub(super) restarts: u64,
 }
 
 /// How often a request found nobody, and how long the last of them took.
@@ -60,7 +62,7 @@ impl Status {
 impl Service {
     /// Returns the function's name: the manifests call it the same in push mode, and say how
     /// it is triggered else.
-    fn function(&self) -> &str {
+    pub(super) fn function(&self) -> &str {
         self.name.strip_suffix("-pull").unwrap_or(&self.name)
     }
 }
@@ -98,14 +100,22 @@ pub(super) fn lives(lives: &[Status]) -> BTreeMap<String, Life> {
         let sum = sums.entry(service.name.clone()).or_default();
         sum.cold_starts += service.cold_starts.count;
         sum.millis.extend(&service.cold_starts.last_millis);
-        let restarts = service.instances.iter().map(|one| one.restarts);
-        sum.restarts += restarts.sum::<u64>();
+        sum.restarts += service.restarts;
         // Of those who are no more nothing is left.
         let sizes = service.instances.iter().map(Instance::resident_bytes);
         sum.resident_bytes = sizes.sum();
     }
     for sum in sums.values_mut() {
         sum.millis.sort_unstable_by(f64::total_cmp);
+    }
+    sums
+}
+
+/// Returns how often processes of each function were started again, over all lives of the runner.
+pub(super) fn restarts(lives: &[Status]) -> BTreeMap<&str, u64> {
+    let mut sums = BTreeMap::new();
+    for service in lives.iter().flat_map(|status| &status.services) {
+        *sums.entry(service.function()).or_default() += service.restarts;
     }
     sums
 }
@@ -151,10 +161,10 @@ mod tests {
     fn lives_are_summed_up_by_service() {
         let status: Status = serde_json::from_str(
             r#"{"services":[
-                {"namespace":"n","name":"process","instances":[],
+                {"namespace":"n","name":"process","instances":[],"restarts":1,
                  "coldStarts":{"count":2,"lastMillis":[30.5,20],"lastStartMillis":[]}},
                 {"namespace":"n","name":"process-pull",
-                 "instances":[{"pid":null,"port":1,"state":"ready","restarts":3}],
+                 "instances":[{"pid":null,"port":1,"state":"ready","restarts":2}],"restarts":3,
                  "coldStarts":{"count":0,"lastMillis":[],"lastStartMillis":[]}}],
                 "eventing":[{"kind":"Trigger","namespace":"n","name":"ingest","delivered":7,
                  "filtered":0,"replies":0,"retries":1,"failed":0,"deadLetters":0,"lost":0,
@@ -167,6 +177,7 @@ mod tests {
         assert_eq!(services["process"].millis, [20.0, 20.0, 30.5, 30.5]);
         assert_eq!(services["process"].cold_starts, 4);
         assert_eq!(services["process-pull"].restarts, 6);
+        assert_eq!(restarts(&both)["process"], 8);
         assert_eq!(deliveries(&both)["Trigger ingest"].delivered, 14);
     }
 }
