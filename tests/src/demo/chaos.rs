@@ -1,6 +1,6 @@
 //! Kills functions, and the runner that has them, while they have work under way.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, str::FromStr, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rand::{
@@ -62,7 +62,8 @@ pub(super) struct Killed {
 ///
 /// The traffic is cut into as many parts as there are kills. In each part one dies, once a
 /// random line is reached and it has work under way, and the rest comes while it is down. The
-/// next part is let through the gate only then, so that there is work for each kill.
+/// next part is let through the gate only then, so that there is work for each kill; who is not
+/// met at work gets some of it early.
 pub(super) async fn kill(
     plan: &[Kills],
     seed: u64,
@@ -82,18 +83,29 @@ pub(super) async fn kill(
         count == 0 || lines / count >= LEAST_LINES,
         "{lines} lines are too few for {count} kills"
     );
-    // To a reader that has gone: it is the one that says why.
-    let open_to = |line: u64| gate.send_replace(line);
+    let opened = Cell::new(0);
+    let open_to = |line: u64| {
+        opened.set(line);
+        // To a reader that has gone: it is the one that says why.
+        gate.send_replace(line);
+    };
+    let has_all = || reached() >= opened.get();
+    let give_more = || {
+        let before = opened.get();
+        open_to(lines.min(before + LEAST_LINES));
+        opened.get() > before
+    };
     let mut killed: BTreeMap<String, Killed> = BTreeMap::new();
     for (done, victim) in (0..).zip(victims) {
-        let (first, end) = (lines * done / count, lines * (done + 1) / count);
+        let first = opened.get();
+        let end = first + (lines - first) / (count - done);
         let moment = first + (end - first) * rng.random_range(5..80) / 100;
         open_to(end);
         while reached() < moment {
             sleep(POLL).await;
         }
-        let has_all = || reached() >= end;
-        let at_work = timeout(BUSY_WITHIN, scene.kill(victim, &mut rng, has_all)).await;
+        let at_work = scene.kill(victim, &mut rng, has_all, give_more);
+        let at_work = timeout(BUSY_WITHIN, at_work).await;
         let at_work =
             at_work.with_context(|| format!("kill {done} finds no {victim} that works"))??;
         let sum = killed.entry(victim.to_owned()).or_default();
@@ -121,12 +133,14 @@ struct Victim {
 
 impl Scene<'_> {
     /// Kills the runner, or one process of a function, which is started again then. Returns
-    /// whether it was at work: not if it `has_all` that comes, and has done it.
+    /// whether it was at work: not if everything that it `has_all` of is done, and nothing is
+    /// left of which to `give_more`.
     async fn kill(
         &self,
         victim: &str,
         rng: &mut StdRng,
         has_all: impl Fn() -> bool,
+        give_more: impl Fn() -> bool,
     ) -> anyhow::Result<bool> {
         if victim == QUERY {
             return self.kill_query().await;
@@ -144,7 +158,8 @@ impl Scene<'_> {
                 // At rest, or still waiting for its share, it would do nothing in between.
                 let does_some = before.is_some_and(|before| before < victim.done);
                 let at_work = does_some && self.has_more(service).await?;
-                let no_more = !at_work && has_all() && self.backlog.left().await? == 0;
+                let is_idle = !at_work && has_all() && self.backlog.left().await? == 0;
+                let no_more = is_idle && !give_more();
                 // One that has just ended by itself is not killed, and another one starts.
                 if (at_work || no_more) && self.end(&victim).await? {
                     return Ok(at_work);
