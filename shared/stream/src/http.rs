@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cloudevents::Data;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_TYPE, InvalidHeaderValue},
+    header::{CONTENT_TYPE, InvalidHeaderValue, MaxSizeReached},
 };
 use jiff::Timestamp;
 use model::UsageEvent;
@@ -209,12 +209,13 @@ fn encode_headers(
     let mut headers = HeaderMap::with_capacity(12);
     let mut failed = None;
     event.each_attribute(|name, text| {
-        let added = match name {
+        let header = match name {
             "datacontenttype" => HeaderValue::from_str(text)
                 .map_err(EncodeError::from)
-                .map(|value| headers.insert(CONTENT_TYPE, value)),
-            _ => encode(name, text).map(|(name, value)| headers.insert(name, value)),
+                .map(|value| (CONTENT_TYPE, value)),
+            _ => encode(name, text),
         };
+        let added = header.and_then(|(name, value)| Ok(headers.try_insert(name, value)?));
         if let Err(error) = added {
             failed.get_or_insert(error);
         }
@@ -222,7 +223,7 @@ fn encode_headers(
     failed.map_or(Ok(headers), Err)
 }
 
-/// An attribute that no HTTP header can carry.
+/// Attributes that no HTTP headers can carry.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// Its name cannot be part of a header's name.
@@ -231,6 +232,9 @@ pub enum EncodeError {
     /// Its value cannot be a header's value.
     #[error("an attribute's value cannot be a header")]
     Value(#[from] InvalidHeaderValue),
+    /// There are too many.
+    #[error("there are more attributes than headers can be")]
+    Number(#[from] MaxSizeReached),
 }
 
 /// Encodes an event in structured mode: the body, whose type is [`STRUCTURED`].

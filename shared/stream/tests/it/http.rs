@@ -420,3 +420,13 @@ fn an_event_does_not_carry_another_as_its_data() {
     let error = events.each[0].as_ref().unwrap_err();
     assert_eq!(error.field.as_deref(), Some("datacontenttype"));
 }
+
+#[test]
+fn more_attributes_than_headers_can_be_are_an_error() {
+    let mut event = CloudEvent::new("1", "/gw", "t");
+    for index in 0..30_000 {
+        event = event.with_extension(&format!("x{index}"), "1");
+    }
+    let error = http::into_request(event).unwrap_err();
+    assert!(matches!(error, http::EncodeError::Number(_)), "{error}");
+}
