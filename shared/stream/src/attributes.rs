@@ -11,7 +11,9 @@ use url::Url;
 use crate::{
     DecodeError,
     original::{ORIGINAL, unseal},
-    syntax::{has_control, is_media_type, is_uri_reference, parse_time},
+    syntax::{
+        has_control, is_media_type, is_plain_media_type, is_uri_like, is_uri_reference, parse_time,
+    },
 };
 
 /// The extension in which ingest says when it took the event.
@@ -28,8 +30,9 @@ pub(crate) const OF_KNATIVE: [&str; 5] = [
 ];
 
 /// How many bytes the attributes of an event may have together, names and values. Each is a
-/// header where it is pushed, once more so in [`ORIGINAL`], and Envoy takes 60 KiB of headers.
-const MAX_BYTES: usize = 16 << 10;
+/// header where it is pushed, once more so in [`ORIGINAL`], up to 2.7 times as long, and Envoy takes
+/// 60 KiB of headers, with those of the hops between.
+const MAX_BYTES: usize = 15 << 10;
 
 /// How long something is at most that is added on an event's way.
 const MAX_ADDED_BYTES: usize = 2 << 10;
@@ -174,8 +177,8 @@ impl<'a> Attributes<'a> {
         }
         let id = required("id", self.id)?;
         let source = required("source", self.source)?;
-        if !is_uri_reference(&source) {
-            return Err(DecodeError::field("source", "is not a URI reference"));
+        if !is_uri_like(&source) {
+            return Err(no_uri_reference());
         }
         let event_type = required("type", self.event_type)?;
         let subject = match self.subject {
@@ -194,15 +197,10 @@ impl<'a> Attributes<'a> {
             .as_deref()
             .is_some_and(|text| !is_media_type(text))
         {
-            return Err(DecodeError::field("datacontenttype", "is not a media type"));
+            return Err(no_media_type());
         }
         let data_schema = match self.data_schema {
-            Some(text) => Some(
-                Url::parse(&text)
-                    .ok()
-                    .filter(|url| is_uri_reference(url.as_str()))
-                    .ok_or_else(|| DecodeError::field("dataschema", "is not an absolute URI"))?,
-            ),
+            Some(text) => Some(Url::parse(&text).map_err(|_| no_absolute_uri())?),
             None => None,
         };
         for (name, value) in &self.extensions {
@@ -224,9 +222,24 @@ impl<'a> Attributes<'a> {
 }
 
 impl Checked<'_> {
-    /// Judges by what is only asked of strangers: that every header on the event's way can hold
-    /// it. What was let in before must not be refused for that.
+    /// Judges by what is only asked of strangers: that all on the event's way can read it, and
+    /// every header can hold it. What was let in before must not be refused for that.
     pub(crate) fn admit(self) -> Result<Self, DecodeError> {
+        if !is_uri_reference(&self.source) {
+            return Err(no_uri_reference());
+        }
+        let content_type = self.data_content_type.as_deref();
+        if content_type.is_some_and(|text| !is_plain_media_type(text)) {
+            return Err(no_media_type());
+        }
+        let schema = self.data_schema.as_ref();
+        if schema.is_some_and(|url| !is_uri_reference(url.as_str())) {
+            return Err(no_absolute_uri());
+        }
+        self.admit_size()
+    }
+
+    fn admit_size(self) -> Result<Self, DecodeError> {
         let own = [
             ("id", Some(&*self.id)),
             ("source", Some(&*self.source)),
@@ -285,4 +298,16 @@ fn required<'a>(
 
 fn twice(name: Cow<'_, str>) -> DecodeError {
     DecodeError::field(name.into_owned(), "is given twice")
+}
+
+fn no_uri_reference() -> DecodeError {
+    DecodeError::field("source", "is not a URI reference")
+}
+
+fn no_absolute_uri() -> DecodeError {
+    DecodeError::field("dataschema", "is not an absolute URI")
+}
+
+fn no_media_type() -> DecodeError {
+    DecodeError::field("datacontenttype", "is not a media type")
 }

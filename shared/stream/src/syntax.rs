@@ -12,6 +12,14 @@ pub(crate) fn is_visible(byte: u8) -> bool {
     (0x20..0x7f).contains(&byte)
 }
 
+/// Refuses what no URI reference contains, and not more: what was accepted once by this must stay
+/// so. Whether it is one, [`is_uri_reference`] says.
+pub(crate) fn is_uri_like(text: &str) -> bool {
+    !text
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control() || r#"<>"{}|\^`"#.contains(c))
+}
+
 /// Letters beyond ASCII are let through: Knative's own SDK sends them, and they are unambiguous.
 /// What that SDK cannot read is refused, even if today's URIs allow it: a scheme or two slashes
 /// with nothing behind. A KafkaSource would take the record for none of an event.
@@ -35,8 +43,12 @@ pub(crate) fn is_media_type(text: &str) -> bool {
         !part.is_empty() && part.bytes().all(allowed)
     };
     let both = essence.split_once('/');
-    both.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
-        && text.bytes().all(is_visible)
+    both.is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype)) && !has_control(text)
+}
+
+/// Returns whether a media type's parameters too are such that every header takes them.
+pub(crate) fn is_plain_media_type(text: &str) -> bool {
+    is_media_type(text) && text.bytes().all(is_visible)
 }
 
 /// The first second of the year 0, counted from 1970.
@@ -167,6 +179,7 @@ mod tests {
             ("file:///a", true),
         ] {
             assert_eq!(is_uri_reference(source), fits, "{source}");
+            assert!(is_uri_like(source) || !fits, "{source}");
         }
     }
 }
