@@ -13,7 +13,7 @@ use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
     error::KafkaError,
-    message::{BorrowedHeaders, BorrowedMessage, Headers as _},
+    message::{BorrowedHeaders, BorrowedMessage, Headers},
 };
 
 use crate::{
@@ -138,17 +138,23 @@ pub(crate) fn named<'a>(message: &'a BorrowedMessage<'_>) -> Result<Vec<Header<'
     named.ok_or_else(|| DecodeError::whole("has a header whose name is not UTF-8"))
 }
 
-/// Returns each header, or nothing in place of one whose name is not UTF-8: the binding panics
-/// on it, and anyone who may write to the topic can send one.
+/// Returns the headers up to the first whose name is not UTF-8, in whose place is nothing: the
+/// binding panics on it, and anyone who may write to the topic can send thousands.
 pub(crate) fn headers<'a>(
     message: &'a BorrowedMessage<'_>,
 ) -> impl Iterator<Item = Option<Header<'a>>> {
-    let headers = message.headers().into_iter();
-    headers.flat_map(|headers| {
-        (0..headers.count()).map(|index| {
-            let header = catch_unwind(AssertUnwindSafe(|| headers.get(index)));
-            header.ok().map(|header| (header.key, header.value))
-        })
+    message.headers().into_iter().flat_map(readable)
+}
+
+fn readable(headers: &impl Headers) -> impl Iterator<Item = Option<Header<'_>>> {
+    let mut is_over = false;
+    (0..headers.count()).map_while(move |index| {
+        if is_over {
+            return None;
+        }
+        let header = catch_unwind(AssertUnwindSafe(|| headers.get(index)));
+        is_over = header.is_err();
+        Some(header.ok().map(|header| (header.key, header.value)))
     })
 }
 
@@ -181,7 +187,37 @@ pub(crate) fn is_fatal<C: ConsumerContext>(client: &BaseConsumer<C>, error: &Kaf
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// Headers of which only the first can be read.
+    struct Unreadable {
+        asked: Cell<usize>,
+    }
+
+    impl Headers for Unreadable {
+        fn count(&self) -> usize {
+            1000
+        }
+
+        fn try_get(&self, index: usize) -> Option<rdkafka::message::Header<'_, &[u8]>> {
+            self.asked.set(self.asked.get() + 1);
+            assert_eq!(index, 0, "is not UTF-8");
+            let (key, value) = ("first", Some(&b"1"[..]));
+            Some(rdkafka::message::Header { key, value })
+        }
+    }
+
+    #[test]
+    fn no_header_is_read_after_one_that_cannot_be() {
+        let headers = Unreadable {
+            asked: Cell::new(0),
+        };
+        let read: Vec<_> = readable(&headers).collect();
+        assert_eq!(read, [Some(("first", Some(&b"1"[..]))), None]);
+        assert_eq!(headers.asked.get(), 2);
+    }
 
     fn event(id: &str) -> UsageEvent {
         let headers = [

@@ -13,6 +13,7 @@ use rdkafka::{
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
+    metadata::MetadataTopic,
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -190,31 +191,49 @@ impl Producer {
         self.budget_bytes
     }
 
-    /// Asks Kafka whether it is there and has all these topics. All that it has are listed:
-    /// asking for one by name would have a lenient broker create it, with its defaults.
+    /// Asks Kafka whether it is there and has all these topics.
     pub async fn has_topics(
         &self,
         names: &[&str],
         timeout: Duration,
     ) -> Result<bool, ProduceError> {
-        let producer = self.clone();
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let asked = tokio::task::spawn_blocking(move || {
-            let metadata = producer.client.client().fetch_metadata(None, timeout)?;
-            let has = |name: &String| metadata.topics().iter().any(|known| known.name() == name);
-            Ok(names.iter().all(has))
-        });
-        let answer = asked.await.unwrap_or(Err(KafkaError::Canceled));
-        answer.map_err(|error| ProduceError::Unavailable(KafkaFault(error)))
+        self.ask(names, timeout, |_| true).await
     }
 
-    /// Asks Kafka whether it is there and has the topic.
+    /// Asks Kafka whether it is there and has the topic, without an error, and whether a leader
+    /// takes records for it. For one partition of many that has none, those records fail.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ProduceError> {
-        if self.has_topics(&[&self.topic], timeout).await? {
+        let takes = |topic: &MetadataTopic| {
+            let mut partitions = topic.partitions().iter();
+            topic.error().is_none() && partitions.any(|partition| partition.leader() >= 0)
+        };
+        if self.ask(&[&self.topic], timeout, takes).await? {
             return Ok(());
         }
         let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic);
         Err(ProduceError::Unavailable(KafkaFault(unknown)))
+    }
+
+    /// Asks Kafka whether it has all these topics, each as `is_fit` wants it. All that it has are
+    /// listed: asking for one by name would have a lenient broker create it, with its defaults.
+    async fn ask(
+        &self,
+        names: &[&str],
+        timeout: Duration,
+        is_fit: fn(&MetadataTopic) -> bool,
+    ) -> Result<bool, ProduceError> {
+        let producer = self.clone();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let asked = tokio::task::spawn_blocking(move || {
+            let metadata = producer.client.client().fetch_metadata(None, timeout)?;
+            let mut topics = names.iter().map(|name| {
+                let mut known = metadata.topics().iter();
+                known.find(|topic| topic.name() == name)
+            });
+            Ok(topics.all(|topic| topic.is_some_and(is_fit)))
+        });
+        let answer = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        answer.map_err(|error| ProduceError::Unavailable(KafkaFault(error)))
     }
 
     /// Returns the error after which this client sends nothing any more, if there was one.

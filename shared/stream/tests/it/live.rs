@@ -10,6 +10,8 @@ use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    mocking::MockCluster,
+    types::RDKafkaRespErr,
 };
 use stream::{
     Batch, BatchLimits, CloudEvent, Committed, Consumer, Graves, KafkaConfig, ProduceError,
@@ -335,6 +337,28 @@ async fn a_ping_misses_a_topic_that_is_absent_and_does_not_make_it() {
     }
     let made = producer.has_topics(&[&config.topic], DEADLINE).await;
     assert!(!made.unwrap());
+}
+
+#[tokio::test]
+async fn a_ping_misses_a_topic_that_takes_nothing() {
+    let kafka = MockCluster::new(1).unwrap();
+    let mut config = config("leaderless");
+    config.brokers = vec![kafka.bootstrap_servers()];
+    let topic = config.topic.clone();
+    kafka.create_topic(&topic, 2, 1).unwrap();
+    let producer = Producer::connect(&config, BUDGET).unwrap();
+    let is_there = async || producer.ping(DEADLINE).await.is_ok();
+    assert!(is_there().await);
+    kafka.partition_leader(&topic, 0, None).unwrap();
+    assert!(is_there().await, "the other partition has a leader");
+    kafka.partition_leader(&topic, 1, None).unwrap();
+    assert!(!is_there().await);
+    kafka.partition_leader(&topic, 1, Some(1)).unwrap();
+    assert!(is_there().await);
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    kafka.topic_error(&topic, error).unwrap();
+    assert!(!is_there().await);
+    assert!(producer.has_topics(&[&topic], DEADLINE).await.unwrap());
 }
 
 #[tokio::test]
