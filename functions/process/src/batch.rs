@@ -191,7 +191,8 @@ impl Process {
                 batch.iter().zip(&judged.winners).zip(versions)
             {
                 let verdict = rows.add(prepared, winner, asked_at, known_at);
-                // An event that one request holds twice is stamped alike both times.
+                // One record that is twice in the batch, as when its delivery was tried again,
+                // is the winner both times.
                 let is_again = verdict == Verdict::First && !firsts.insert(prepared.claim.identity);
                 verdicts.push(if is_again { Verdict::Repeat } else { verdict });
             }

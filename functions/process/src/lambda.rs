@@ -2,7 +2,8 @@
 //!
 //! It is one batch, counted as pull counts its own. Whatever fails, Lambda brings all of it
 //! again, so the answer waits for the rows and for the graves. No record fails the others: what
-//! it holds is a stranger's, and one that cannot be read is buried as it came.
+//! it holds is a stranger's, and one that cannot be read is buried as it came. If none can be,
+//! it is Lambda that shows them otherwise than we know, and all must come again.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,14 +48,14 @@ enum Source {
     SelfManaged,
 }
 
-/// A record as Lambda shows it: base64, and headers as Java's bytes, which have a sign.
+/// A record as Lambda shows it: base64, and headers as numbers: Java's bytes, which have a sign.
 #[derive(Deserialize)]
 struct Shown {
     offset: i64,
     timestamp: Option<i64>,
     key: Option<String>,
     value: Option<String>,
-    headers: Option<Vec<HashMap<String, Option<Vec<i8>>>>>,
+    headers: Option<Vec<HashMap<String, Option<Vec<i16>>>>>,
 }
 
 /// A record that was read.
@@ -73,6 +74,7 @@ impl Lambda {
         let mut events = Vec::new();
         let mut of_events = Vec::new();
         let mut dead: BTreeMap<&str, Vec<DeadRecord>> = BTreeMap::new();
+        let mut can_read = event.records.values().all(Vec::is_empty);
         for (place, records) in &event.records {
             let (topic, partition) = place.rsplit_once('-').context("records of no partition")?;
             let partition = partition.parse().context("records of no partition")?;
@@ -81,6 +83,7 @@ impl Lambda {
                     dead.entry(topic).or_default().push(unread(partition, raw));
                     continue;
                 };
+                can_read = true;
                 match read.decode() {
                     Ok(event) => {
                         events.push(event);
@@ -90,6 +93,7 @@ impl Lambda {
                 }
             }
         }
+        anyhow::ensure!(can_read, "no record is shown as lambda shows records");
         for unstorable in self.process.count(events).await? {
             if let Some((topic, read)) = of_events[unstorable.index].take() {
                 let reason = DecodeError::whole(unstorable.to_string());
@@ -126,8 +130,11 @@ impl Read {
     fn of(partition: i32, raw: &str) -> Option<Self> {
         let shown: Shown = serde_json::from_str(raw).ok()?;
         let bytes = |text: Option<String>| text.map(|text| BASE64_STANDARD.decode(text));
-        let signed = |bytes: Vec<i8>| bytes.into_iter().map(i8::cast_unsigned).collect();
         let headers = shown.headers.into_iter().flatten().flatten();
+        let headers = headers.map(|(name, value)| match value {
+            Some(numbers) => Some((name, Some(unsigned(numbers)?))),
+            None => Some((name, None)),
+        });
         // As pull reads it: Kafka says -1 where there is none.
         let recorded_at = shown.timestamp.filter(|millis| *millis != -1);
         let recorded_at = recorded_at.and_then(|millis| Timestamp::from_millisecond(millis).ok());
@@ -138,9 +145,7 @@ impl Read {
             record: Record {
                 key: bytes(shown.key).transpose().ok()?,
                 value: bytes(shown.value).transpose().ok()?,
-                headers: headers
-                    .map(|(name, value)| (name, value.map(signed)))
-                    .collect(),
+                headers: headers.collect::<Option<_>>()?,
             },
         })
     }
@@ -153,5 +158,35 @@ impl Read {
 
     fn dead(self, reason: DecodeError) -> DeadRecord {
         DeadRecord::new(self.partition, self.offset, reason, self.record)
+    }
+}
+
+/// Returns bytes that were written with a sign or without one.
+fn unsigned(numbers: Vec<i16>) -> Option<Vec<u8>> {
+    let byte = |number: i16| match i8::try_from(number) {
+        Ok(signed) => Some(signed.cast_unsigned()),
+        Err(_) => u8::try_from(number).ok(),
+    };
+    numbers.into_iter().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_with_and_without_a_sign() {
+        for (numbers, bytes) in [
+            (vec![-61, -68], Some("ü".into())),
+            (vec![195, 188], Some("ü".into())),
+            (
+                vec![-128, -1, 0, 127, 128, 255],
+                Some(vec![128, 255, 0, 127, 128, 255]),
+            ),
+            (vec![-129], None),
+            (vec![65, 256], None),
+        ] {
+            assert_eq!(unsigned(numbers.clone()), bytes, "{numbers:?}");
+        }
     }
 }

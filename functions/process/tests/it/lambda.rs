@@ -150,6 +150,18 @@ async fn an_event_of_another_source_is_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn records_of_which_none_can_be_read_come_again() {
+    let process = on_lambda();
+    let topic = process.name().to_owned();
+    let mut strange = call(&topic, 0, "1", 2);
+    strange["headers"] = json!({"ce_id": "1"});
+    let strange = vec![strange, json!(7)];
+    assert_eq!(invoke(&process.router, event(&topic, strange)).await, 503);
+    assert_eq!(invoke(&process.router, event(&topic, vec![])).await, 204);
+    process.remove().await;
+}
+
+#[tokio::test]
 async fn a_record_that_cannot_be_read_is_buried_and_the_others_count() {
     let process = on_lambda();
     let topic = process.name().to_owned();
