@@ -51,7 +51,8 @@ demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1 MODE=p
 
 .PHONY: replay-dead-letters
 replay-dead-letters: tools ## send dead letters once more; ARGS=--dry-run lists them, ARGS=--all begins anew
-	@eval "$$($(ENGINES) env)" && cargo run --quiet -p ingest --bin replay-dead-letters -- $(ARGS)
+	@cargo build --release -p ingest --bin replay-dead-letters
+	@eval "$$($(ENGINES) env)" && $(RELEASE)/replay-dead-letters $(ARGS)
 
 # Read by `cases`; a file of one's own has the format of one of those in that folder.
 CASES ?= tests/cases/openmeter.json

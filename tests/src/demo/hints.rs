@@ -7,7 +7,11 @@ pub(super) fn hints(runner: &Runner, names: &Names, options: &Options) -> String
     let (broker, api) = (runner.broker(), runner.api());
     let meters = format!("{api}/api/v1/meters");
     let Names {
-        topic, database, ..
+        topic,
+        dead_topic,
+        ingest_dead_topic,
+        database,
+        ..
     } = names;
     let (kafka, clickhouse) = (&options.kafka, &options.clickhouse);
     format!(
@@ -35,6 +39,11 @@ or to the API, {api}, which also takes batches and answers questions. Try it:
     "specversion": "1.0", "type": "api.call", "source": "by-hand", "id": "'$(date +%s%N)'", "subject": "tpp-12345",
     "data": {{"endpoint": "/accounts", "method": "GET", "status_code": 200, "response_time_ms": 45}}}}'
   sleep 1; curl -s '{meters}/api_calls/query?subject=tpp-12345'
+
+  # dead letters, with the cause of each; and sending them once more
+  curl -s '{api}/api/v1/dead-letters'
+  OPENMETER_KAFKA_TOPIC={topic} OPENMETER_KAFKA_DEAD_TOPIC={dead_topic} \
+    OPENMETER_KAFKA_INGEST_DEAD_TOPIC={ingest_dead_topic} make replay-dead-letters
 
 Its data is in topic {topic} of Kafka {kafka}
 and in database {database} of ClickHouse {clickhouse}.
