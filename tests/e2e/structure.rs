@@ -17,7 +17,7 @@ const INSIDE: [(&str, &[&str]); 9] = [
         &["model", "stream", "store", "ledger", "runtime"],
     ),
     ("query", &["model", "stream", "store", "runtime"]),
-    ("runner", &["model", "stream", "runtime"]),
+    ("runner", &["stream"]),
 ];
 
 /// Who alone may name an outside crate.
