@@ -49,7 +49,7 @@ pub(crate) async fn listed(stack: &Stack) -> Vec<Value> {
 pub(crate) async fn forget(stack: &Stack) {
     let url = std::env::var("OPENMETER_VALKEY_URL")
         .unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
-    let forgotten = tests::valkey::forget(&url, &format!("{}:", stack.name())).await;
+    let forgotten = ledger::testing::forget(&url, &format!("{}:", stack.name())).await;
     assert!(
         forgotten.expect("a Valkey must run: make up") > 0,
         "there must be something to forget"

@@ -5,4 +5,3 @@ pub mod cases;
 pub mod demo;
 pub mod manifests;
 pub mod stack;
-pub mod valkey;

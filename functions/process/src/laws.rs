@@ -212,23 +212,8 @@ impl World {
     }
 
     async fn forget(&self) {
-        let mut valkey = redis::Client::open(url())
-            .unwrap()
-            .get_multiplexed_async_connection()
-            .await
-            .unwrap();
-        let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
-            .arg(format!("{}:*", self.prefix))
-            .query_async(&mut valkey)
-            .await
-            .unwrap();
-        if !keys.is_empty() {
-            let _gone: u64 = redis::cmd("UNLINK")
-                .arg(keys)
-                .query_async(&mut valkey)
-                .await
-                .unwrap();
-        }
+        let beginning = format!("{}:", self.prefix);
+        ledger::testing::forget(&url(), &beginning).await.unwrap();
     }
 
     async fn judge(&self, batch: &[Prepared]) -> Asked {

@@ -10,6 +10,8 @@
 mod connection;
 mod refill;
 mod registry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use connection::{Ledger, LedgerConfig, LedgerError};
 pub use registry::{JudgeError, Judged, Registry, RegistryConfig};

@@ -18,23 +18,8 @@ struct Wipe(String);
 
 impl Wipe {
     async fn all(&self) {
-        let mut connection = redis::Client::open(url())
-            .unwrap()
-            .get_multiplexed_async_connection()
-            .await
-            .unwrap();
-        let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
-            .arg(format!("{}:*", self.0))
-            .query_async(&mut connection)
-            .await
-            .unwrap();
-        if !keys.is_empty() {
-            let _count: i64 = redis::cmd("DEL")
-                .arg(keys)
-                .query_async(&mut connection)
-                .await
-                .unwrap();
-        }
+        let beginning = format!("{}:", self.0);
+        ledger::testing::forget(&url(), &beginning).await.unwrap();
     }
 }
 

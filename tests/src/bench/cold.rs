@@ -55,7 +55,7 @@ pub(super) async fn starts() -> anyhow::Result<Vec<Figure>> {
     bench
         .sql(&format!("DROP DATABASE IF EXISTS {database} SYNC"))
         .await?;
-    crate::valkey::forget(&valkey(), &database).await?;
+    ledger::testing::forget(&valkey(), &database).await?;
     delete(&topics[0]).await?;
     measured
 }

@@ -34,7 +34,7 @@ pub(super) async fn pull() -> anyhow::Result<Figure> {
         let blocks = bench.serialised(&database).await?;
         baseline.push(bench.insert(&database, blocks).await?);
         bench.sql(&format!("DROP DATABASE {database} SYNC")).await?;
-        crate::valkey::forget(&valkey(), &database).await?;
+        ledger::testing::forget(&valkey(), &database).await?;
     }
     delete(&bench.topic).await?;
     Ok(Figure {

@@ -32,7 +32,7 @@ pub(super) async fn push() -> anyhow::Result<Figure> {
     }
     drop(process);
     bench.sql(&format!("DROP DATABASE {database} SYNC")).await?;
-    crate::valkey::forget(&valkey(), &database).await?;
+    ledger::testing::forget(&valkey(), &database).await?;
     Ok(Figure {
         name: "process_push",
         ours,

@@ -122,7 +122,7 @@ impl Names {
 
     /// Deletes what the functions keep in Valkey, and returns how many keys that was.
     pub(super) async fn forget(&self, valkey: &str) -> anyhow::Result<u64> {
-        crate::valkey::forget(valkey, &self.prefix).await
+        Ok(ledger::testing::forget(valkey, &self.prefix).await?)
     }
 }
 

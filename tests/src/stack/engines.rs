@@ -190,7 +190,7 @@ impl Engines {
     }
 
     async fn remove_from_valkey(&self, names: &Names) -> anyhow::Result<()> {
-        crate::valkey::forget(&self.valkey, &names.id).await?;
+        ledger::testing::forget(&self.valkey, &names.id).await?;
         Ok(())
     }
 }

@@ -150,24 +150,10 @@ impl Service {
 
     /// Removes what the test has left in the engines.
     pub(crate) async fn remove(self) {
-        let mut valkey = redis::Client::open(valkey())
-            .unwrap()
-            .get_multiplexed_async_connection()
+        let beginning = format!("{}:", self.name);
+        ledger::testing::forget(&valkey(), &beginning)
             .await
             .unwrap();
-        let pattern = format!("{}:*", self.name);
-        let keys: Vec<Vec<u8>> = redis::cmd("KEYS")
-            .arg(pattern)
-            .query_async(&mut valkey)
-            .await
-            .unwrap();
-        if !keys.is_empty() {
-            let _gone: u64 = redis::cmd("UNLINK")
-                .arg(keys)
-                .query_async(&mut valkey)
-                .await
-                .unwrap();
-        }
         std::fs::remove_file(meters(&self.name)).unwrap();
         self.store.remove().await;
     }

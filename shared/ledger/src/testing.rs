@@ -1,13 +1,13 @@
-//! Valkey, made to forget.
+//! Valkey, made to forget: for tests.
 
-use anyhow::Context as _;
+use redis::RedisResult;
 
-/// Deletes every key that begins with `prefix`, as far as `prefix` goes what a FLUSHALL does,
-/// and returns how many there were.
-pub async fn forget(url: &str, prefix: &str) -> anyhow::Result<u64> {
-    let client = redis::Client::open(url).context("read Valkey's address")?;
+/// Deletes every key that begins with `beginning`, as far as that goes what a FLUSHALL does, and
+/// returns how many there were.
+pub async fn forget(url: &str, beginning: &str) -> RedisResult<u64> {
+    let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
-    let (pattern, mut cursor, mut deleted) = (format!("{prefix}*"), 0_u64, 0);
+    let (pattern, mut cursor, mut deleted) = (format!("{beginning}*"), 0_u64, 0);
     loop {
         let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
             .arg(cursor)
