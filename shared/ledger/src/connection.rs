@@ -31,6 +31,9 @@ pub enum LedgerError {
     /// Valkey refused what it was asked.
     #[error("valkey refused a command")]
     Refused(#[source] RedisError),
+    /// The same key was used before, for something else.
+    #[error("the idempotency key was used with another amount")]
+    Conflict(#[source] RedisError),
     /// Valkey answered something that our functions never answer.
     #[error("valkey gave an unexpected answer to {0}")]
     Unexpected(&'static str),
@@ -50,6 +53,14 @@ impl LedgerError {
 
 impl From<RedisError> for LedgerError {
     fn from(error: RedisError) -> Self {
+        // A pipeline says of each of its calls what was wrong with it.
+        let ours = error.clone().into_server_errors();
+        match ours.as_deref().and_then(|errors| errors.first()) {
+            Some((_, first)) if first.code() == "CONFLICT" => return Self::Conflict(error),
+            // What our own functions say of arguments.
+            Some((_, first)) if first.code() == "INVALID" => return Self::Refused(error),
+            _ => {}
+        }
         let refused = matches!(
             error.kind(),
             ErrorKind::Server(
@@ -160,19 +171,23 @@ impl Ledger {
         }
     }
 
-    async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    pub(crate) async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
         calls.query_async(&mut self.connection.clone()).await
     }
 
     async fn load(&self) -> Result<(), LedgerError> {
+        self.load_code(&self.registry.code).await
+    }
+
+    pub(crate) async fn load_code(&self, code: &str) -> Result<(), LedgerError> {
         let mut load = redis::cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(&self.registry.code);
+        load.arg("LOAD").arg("REPLACE").arg(code);
         let name: String = load.query_async(&mut self.connection.clone()).await?;
         tracing::info!(library = name, "loaded functions into valkey");
         Ok(())
     }
 }
 
-fn is_function_missing(error: &RedisError) -> bool {
+pub(crate) fn is_function_missing(error: &RedisError) -> bool {
     error.to_string().contains("Function not found")
 }

@@ -1,0 +1,268 @@
+#!lua name=openmeter_credits
+-- Credit accounts: a public contract, version 1. API gateways call om_check; quota calls the rest.
+-- A later version only adds arguments and members of replies, at their ends.
+--
+-- Amounts are whole micro-credits (a millionth of a credit), written as decimal integers, at most
+-- 2^53 - 1 either way, since Lua's numbers are doubles. A step that would pass that bound changes
+-- nothing and answers an error. Each call is one atomic step, on one account: KEYS has its key,
+--   PREFIX:credits:{SUBJECT}     a hash; %, { and } in the subject are %25, %7B and %7D
+-- and what belongs to it has the same hash tag, so that it lives on the same node of a cluster:
+--   KEY:grants                   hash: idempotency key -> amount
+--   KEY:debits:DAY               hash: identity -> amount, by the day on which ingest took the event
+--   KEY:holds, KEY:expiry        hash: hold -> amount, and sorted set: hold -> when it ends, in ms
+-- The account's own fields:
+--   balance   credits that were granted less what was debited; holds are not taken off
+--   limit     how far below zero the balance may go; absent = without end
+--   held      the sum of KEY:holds, those that ended since the last change among them
+--   d:DAY     what was debited for events of that day (days since 1970)
+--   sealed    the last day of which only the total is known
+--   mark      the run id of the server that was told everything; see is_whole
+--   base, topups   the balance after the last top-up, and how many there were
+--   notified  the highest threshold, in percent of base, that was announced since then
+
+local VERSION = 1
+local MOST = 9007199254740991
+
+local run_id
+
+-- INFO is slow, so it is asked once: this variable lives as long as the server does.
+local function server_run_id()
+    if not run_id then
+        run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+    end
+    return run_id
+end
+
+-- A server that lost its data, or came back with an old snapshot, has another run id. What such an
+-- account says is not to be believed until it was opened again, from what ClickHouse has.
+local function is_whole(mark)
+    return mark == server_run_id()
+end
+
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+-- Raises an error, before anything was written: a call is checked whole before it begins.
+local function refuse(message)
+    error({ err = 'INVALID ' .. message })
+end
+
+local function is_amount(number)
+    return number and number == math.floor(number) and math.abs(number) <= MOST
+end
+
+local function amount_of(argument, name)
+    local number = string.match(argument or '', '^-?%d+$') and tonumber(argument)
+    if not is_amount(number) then refuse(name .. ' must be whole micro-credits') end
+    return number
+end
+
+local function whole_of(argument, name)
+    local number = amount_of(argument, name)
+    if number < 0 then refuse(name .. ' must not be negative') end
+    return number
+end
+
+local function expect(keys, is_right, usage)
+    if #keys ~= 1 or not is_right then refuse('usage: ' .. usage) end
+end
+
+-- A field's number, 0 if it has none.
+local function number_at(key, field)
+    return tonumber(redis.call('HGET', key, field) or '0')
+end
+
+local function set(key, field, number)
+    redis.call('HSET', key, field, text(number))
+end
+
+local function bounded(number)
+    if not is_amount(number) then refuse('the account would pass 2^53 - 1 micro-credits') end
+    return number
+end
+
+local function now()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- What is in holds that have not ended. Few have ended: each change lets go of those.
+local function held_now(key)
+    local held = number_at(key, 'held')
+    if held == 0 then return 0 end
+    for _, hold in ipairs(redis.call('ZRANGEBYSCORE', key .. ':expiry', '-inf', now())) do
+        held = held - number_at(key .. ':holds', hold)
+    end
+    return held
+end
+
+local function release(key, hold)
+    local amount = redis.call('HGET', key .. ':holds', hold)
+    if not amount then return 0 end
+    redis.call('HDEL', key .. ':holds', hold)
+    redis.call('ZREM', key .. ':expiry', hold)
+    set(key, 'held', number_at(key, 'held') - tonumber(amount))
+    return 1
+end
+
+local function release_ended(key)
+    for _, hold in ipairs(redis.call('ZRANGEBYSCORE', key .. ':expiry', '-inf', now())) do
+        release(key, hold)
+    end
+end
+
+-- What may be spent, and whether a call that costs this much may be made. Credits that are
+-- gone stop also a call that costs nothing.
+local function verdict(key, cost)
+    local fields = redis.call('HMGET', key, 'balance', 'limit', 'mark')
+    if not is_whole(fields[3]) then return { 0, '0', 'unknown' } end
+    local free = tonumber(fields[1] or '0') - held_now(key)
+    if not fields[2] then return { 1, text(free), 'unlimited' } end
+    local remaining = free + tonumber(fields[2])
+    if remaining > 0 and remaining >= cost then return { 1, text(remaining), 'ok' } end
+    return { 0, text(remaining), 'spent' }
+end
+
+-- FCALL_RO om_check 1 KEY [COST]: may this subject make a call (that costs COST)?
+-- Reply: {1 or 0, what may be spent, word}. The words: ok; spent; unlimited (1, and the balance);
+-- unknown (0: no account, or one that was not opened since the server started).
+local function check(keys, args)
+    expect(keys, #args <= 1, 'om_check 1 KEY [COST]')
+    return verdict(keys[1], args[1] and whole_of(args[1], 'COST') or 0)
+end
+
+-- FCALL om_debit 1 KEY DAY (IDENTITY AMOUNT HOLD)...: takes off what events cost, each identity
+-- once, and ends the holds that they name ('' for none). DAY is that of the winner's ingest.
+-- Reply: {balance, base, topups, notified, {1 debited, 0 it was before, -1 its day is sealed ...}}.
+local function debit(keys, args)
+    expect(keys, #args >= 1 and (#args - 1) % 3 == 0, 'om_debit 1 KEY DAY (IDENTITY AMOUNT HOLD)...')
+    local key, day = keys[1], text(whole_of(args[1], 'DAY'))
+    local debits, sum, results, amounts = key .. ':debits:' .. day, 0, {}, {}
+    local is_sealed = tonumber(day) <= tonumber(redis.call('HGET', key, 'sealed') or '-1')
+    local seen = {}
+    for at = 2, #args, 3 do
+        local identity, place = args[at], (at + 1) / 3
+        local amount = amount_of(args[at + 1], 'AMOUNT')
+        if is_sealed then
+            results[place] = -1
+        elseif seen[identity] or redis.call('HEXISTS', debits, identity) == 1 then
+            results[place] = 0
+        else
+            seen[identity], results[place], amounts[place] = true, 1, amount
+            sum = bounded(sum + amount)
+        end
+    end
+    local balance = bounded(number_at(key, 'balance') - sum)
+    local total = bounded(number_at(key, 'd:' .. day) + sum)
+    for at = 2, #args, 3 do
+        local place = (at + 1) / 3
+        if results[place] == 1 then redis.call('HSET', debits, args[at], text(amounts[place])) end
+        if args[at + 2] ~= '' then release(key, args[at + 2]) end
+    end
+    if next(amounts) then
+        set(key, 'balance', balance)
+        set(key, 'd:' .. day, total)
+    end
+    return { text(balance), text(number_at(key, 'base')), number_at(key, 'topups'),
+        number_at(key, 'notified'), results }
+end
+
+-- FCALL om_credit 1 KEY GRANT AMOUNT: adds credits once for each GRANT, an idempotency key; a
+-- negative AMOUNT takes them back. Reply: {1 added or 0 it was before, balance}; an error that
+-- begins with CONFLICT when GRANT was used with another amount.
+local function credit(keys, args)
+    expect(keys, #args == 2 and args[1] ~= '', 'om_credit 1 KEY GRANT AMOUNT')
+    local key, amount = keys[1], amount_of(args[2], 'AMOUNT')
+    local balance = number_at(key, 'balance')
+    local before = redis.call('HGET', key .. ':grants', args[1])
+    if before then
+        if tonumber(before) == amount then return { 0, text(balance) } end
+        return redis.error_reply('CONFLICT this grant has another amount: ' .. before)
+    end
+    balance = bounded(balance + amount)
+    redis.call('HSET', key .. ':grants', args[1], text(amount))
+    set(key, 'balance', balance)
+    if amount > 0 then
+        set(key, 'base', balance)
+        set(key, 'topups', number_at(key, 'topups') + 1)
+        set(key, 'notified', 0)
+    end
+    return { 1, text(balance) }
+end
+
+-- FCALL om_hold 1 KEY place HOLD AMOUNT MS: sets AMOUNT aside until an event that names HOLD is
+-- debited, it is cancelled, or MS are over. Reply: as om_check; 1 = it is held (or was before).
+-- FCALL om_hold 1 KEY cancel HOLD: the same reply, after the hold is gone, if there was one.
+local function hold(keys, args)
+    local usage = 'om_hold 1 KEY place HOLD AMOUNT MS, or om_hold 1 KEY cancel HOLD'
+    local is_placed = args[1] == 'place'
+    expect(keys, (is_placed and #args == 4 or args[1] == 'cancel' and #args == 2) and args[2] ~= '', usage)
+    local key, id = keys[1], args[2]
+    local amount = is_placed and whole_of(args[3], 'AMOUNT')
+    local ends = is_placed and now() + whole_of(args[4], 'MS')
+    release_ended(key)
+    if not is_placed then
+        release(key, id)
+        return verdict(key, 0)
+    end
+    local found = verdict(key, amount)
+    if redis.call('HEXISTS', key .. ':holds', id) == 1 then return { 1, found[2], found[3] } end
+    if found[1] == 0 then return found end
+    local held = bounded(number_at(key, 'held') + amount)
+    redis.call('HSET', key .. ':holds', id, text(amount))
+    redis.call('ZADD', key .. ':expiry', text(ends), id)
+    set(key, 'held', held)
+    return { 1, text(tonumber(found[2]) - amount), found[3] }
+end
+
+-- FCALL om_open 1 KEY LIMIT: says that all that there is to know of the account was told to this
+-- server, and how far below zero its balance may go ('' = without end). Reply: balance.
+local function open(keys, args)
+    expect(keys, #args == 1, 'om_open 1 KEY LIMIT')
+    local key = keys[1]
+    if args[1] == '' then
+        redis.call('HDEL', key, 'limit')
+    else
+        set(key, 'limit', whole_of(args[1], 'LIMIT'))
+    end
+    redis.call('HSET', key, 'mark', server_run_id())
+    return text(number_at(key, 'balance'))
+end
+
+-- FCALL om_seal 1 KEY DAY TOTAL: sets what the events of a day cost, of which no more debits are
+-- taken: the single ones are forgotten. Days are sealed in their order, and again when a late row
+-- comes. Reply: balance.
+local function seal(keys, args)
+    expect(keys, #args == 2, 'om_seal 1 KEY DAY TOTAL')
+    local key, day, total = keys[1], whole_of(args[1], 'DAY'), amount_of(args[2], 'TOTAL')
+    local field = 'd:' .. text(day)
+    local balance = bounded(number_at(key, 'balance') + number_at(key, field) - total)
+    set(key, 'balance', balance)
+    set(key, field, total)
+    redis.call('UNLINK', key .. ':debits:' .. text(day))
+    if day > tonumber(redis.call('HGET', key, 'sealed') or '-1') then set(key, 'sealed', day) end
+    return text(balance)
+end
+
+-- FCALL om_notified 1 KEY TOPUPS PERCENT: remembers that a threshold was announced, unless the
+-- account was topped up meanwhile. Reply: 1 or 0.
+local function notified(keys, args)
+    expect(keys, #args == 2, 'om_notified 1 KEY TOPUPS PERCENT')
+    local key, topups, percent = keys[1], whole_of(args[1], 'TOPUPS'), whole_of(args[2], 'PERCENT')
+    if number_at(key, 'topups') ~= topups or number_at(key, 'notified') >= percent then return 0 end
+    set(key, 'notified', percent)
+    return 1
+end
+
+local READS = { 'no-writes' }
+redis.register_function { function_name = 'om_check', callback = check, flags = READS }
+redis.register_function('om_debit', debit)
+redis.register_function('om_credit', credit)
+redis.register_function('om_hold', hold)
+redis.register_function('om_open', open)
+redis.register_function('om_seal', seal)
+redis.register_function('om_notified', notified)
+-- FCALL_RO om_version 0: the contract's version.
+redis.register_function {
+    function_name = 'om_version', callback = function() return VERSION end, flags = READS }
