@@ -3,10 +3,11 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use regex::Regex;
-use serde_yaml_ng::{Mapping, Value};
+use serde_yaml_ng::Value;
 
 use crate::{
     meter::{Aggregation, GroupBy, Meter, SUBJECT},
+    mistakes::{Fields, Mistakes, unknown_keys, write_mistakes},
     path::DataPath,
 };
 
@@ -37,22 +38,11 @@ pub struct CatalogError {
 
 impl fmt::Display for CatalogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} in the meter definitions:",
-            plural(self.mistakes.len(), "mistake")
-        )?;
-        self.mistakes
-            .iter()
-            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        write_mistakes(f, "the meter definitions", &self.mistakes)
     }
 }
 
 impl std::error::Error for CatalogError {}
-
-fn plural(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
-}
 
 impl Catalog {
     /// Reads the top-level keys `meters` (required) and `reservedEventTypes`
@@ -66,7 +56,9 @@ impl Catalog {
                 Self::default()
             }
         };
-        mistakes.into_result(catalog)
+        mistakes
+            .into_result(catalog)
+            .map_err(|mistakes| CatalogError { mistakes })
     }
 
     fn new(meters: Vec<Meter>) -> Self {
@@ -125,24 +117,6 @@ fn fingerprint<'a>(meters: impl Iterator<Item = &'a Meter>) -> u64 {
     let mut short = [0; 8];
     short.copy_from_slice(&blake3::hash(&text).as_bytes()[..8]);
     u64::from_le_bytes(short)
-}
-
-#[derive(Default)]
-struct Mistakes(Vec<String>);
-
-impl Mistakes {
-    fn add(&mut self, place: &str, what: impl fmt::Display) {
-        let colon = if place.is_empty() { "" } else { ": " };
-        self.0.push(format!("{place}{colon}{what}"));
-    }
-
-    fn into_result<T>(self, value: T) -> Result<T, CatalogError> {
-        if self.0.is_empty() {
-            Ok(value)
-        } else {
-            Err(CatalogError { mistakes: self.0 })
-        }
-    }
 }
 
 fn read_catalog(root: &Value, mistakes: &mut Mistakes) -> Catalog {
@@ -274,42 +248,7 @@ fn read_meter(
     })
 }
 
-/// One definition's fields, with the place that its mistakes are reported at.
-struct Fields<'a> {
-    entry: &'a Mapping,
-    place: &'a str,
-    mistakes: &'a mut Mistakes,
-}
-
 impl Fields<'_> {
-    fn add(&mut self, field: &str, what: impl fmt::Display) {
-        self.mistakes.add(&format!("{}.{field}", self.place), what);
-    }
-
-    fn text(&mut self, field: &str) -> Option<String> {
-        match self.entry.get(field) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(_) => {
-                self.add(field, "must be a text");
-                None
-            }
-        }
-    }
-
-    fn required(&mut self, field: &str, is_valid: fn(&str) -> bool, rule: &str) -> Option<String> {
-        if !self.entry.contains_key(field) {
-            self.add(field, "is required");
-            return None;
-        }
-        let text = self.text(field)?;
-        if !is_valid(&text) {
-            self.add(field, format!("{rule} (is {text:?})"));
-            return None;
-        }
-        Some(text)
-    }
-
     fn path(&mut self, field: &str) -> Option<DataPath> {
         let text = self.text(field)?;
         DataPath::parse(&text)
@@ -361,17 +300,6 @@ impl Fields<'_> {
         }
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         groups
-    }
-}
-
-fn unknown_keys(entry: &Mapping, known: &[&str], place: &str, mistakes: &mut Mistakes) {
-    let dot = if place.is_empty() { "" } else { "." };
-    for key in entry.keys() {
-        match key.as_str() {
-            Some(key) if known.contains(&key) => {}
-            Some(key) => mistakes.add(&format!("{place}{dot}{key}"), "is not known"),
-            None => mistakes.add(place, "has a key that is no text"),
-        }
     }
 }
 

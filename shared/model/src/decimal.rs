@@ -1,7 +1,7 @@
 //! Exact decimals: `Decimal` for one value, `Total` for a sum of values.
 //!
-//! Both are integers counted in units of 10^-19. Nothing here rounds, but for
-//! [`Total::mean`], whose rule is stated there. No float is ever involved.
+//! Both are integers counted in units of 10^-19. Nothing public here rounds, but
+//! for [`Total::mean`], whose rule is stated there. No float is ever involved.
 
 use std::{fmt, str::FromStr};
 
@@ -228,12 +228,18 @@ impl Total {
             return None;
         }
         let divisor = I256::from(count);
-        let (quotient, rest) = (self.0 / divisor, self.0 % divisor);
-        let doubled = rest.abs() * 2;
-        let away = doubled > divisor || (doubled == divisor && quotient % 2 != 0);
-        let step = if self.0 < 0 { -1 } else { 1 };
-        Some(Self(if away { quotient + step } else { quotient }))
+        Some(Self(divide_half_even(self.0, divisor)))
     }
+}
+
+/// Returns the quotient rounded to a whole number, a tie to the even one. `divisor` is
+/// above 0 and at most half of the largest I256.
+pub(crate) fn divide_half_even(dividend: I256, divisor: I256) -> I256 {
+    let (quotient, rest) = (dividend / divisor, dividend % divisor);
+    let doubled = rest.abs() * 2;
+    let away = doubled > divisor || (doubled == divisor && quotient % 2 != 0);
+    let step = if dividend < 0 { -1 } else { 1 };
+    if away { quotient + step } else { quotient }
 }
 
 impl From<Decimal> for Total {

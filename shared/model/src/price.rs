@@ -1,0 +1,316 @@
+//! Prices: what a metered row costs at its time.
+
+use std::collections::HashMap;
+
+use ethnum::I256;
+
+use crate::{
+    apply::Usage,
+    credits::Credits,
+    decimal::{Decimal, divide_half_even},
+};
+
+/// The most that one row can cost, in micro-credits: 10^9 credits.
+const MAX_OF_ROW: u64 = 10_u64.pow(15);
+
+/// A product of two [`Decimal`]s has 38 places; micro-credits have 6.
+const PRODUCT_TO_MICROS: u32 = 32;
+
+/// What each meter costs, by time. [`crate::QuotaRules`] reads it from YAML.
+#[derive(Clone, Debug, Default)]
+pub struct PriceList {
+    /// By the meter's slug; the versions in the order of their time.
+    pub(crate) meters: HashMap<String, Vec<Version>>,
+}
+
+/// A meter's price from some time on.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    /// Microseconds since 1970; `i64::MIN` for a price that was always in force.
+    pub(crate) effective_from: i64,
+    /// What one unit costs, in credits; 0 or more.
+    pub(crate) credits_per_unit: Decimal,
+    /// The dimension whose value chooses another price, and those prices.
+    pub(crate) by_group: Option<(String, HashMap<String, Decimal>)>,
+}
+
+/// Why usage has no price that can be charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// One row costs more than 10^9 credits, or gives back more.
+    #[error("the price of one row is more than 10^9 credits")]
+    TooLarge,
+    /// The rows of one event cost more than [`Credits::MAX`] together.
+    #[error("the price of one event is more than {} credits", Credits::MAX)]
+    SumTooLarge,
+}
+
+impl PriceList {
+    /// Returns what one row costs that is counted at `time` (microseconds since 1970):
+    /// its value times the unit price in force, rounded half-even to the micro-credit.
+    /// A negative value gives a negative price.
+    ///
+    /// `None` when its meter has no price, or none in force at that time.
+    ///
+    /// # Errors
+    /// [`PriceError::TooLarge`] when the rounded price exceeds 10^9 credits in magnitude.
+    pub fn price(&self, usage: &Usage, time: i64) -> Result<Option<Credits>, PriceError> {
+        let Some(version) = self.in_force(&usage.meter.slug, time) else {
+            return Ok(None);
+        };
+        // Both are below 10^38 in magnitude, and 10^76 is below I256's end, 5.7 x 10^76.
+        let product =
+            I256::from(usage.value.mantissa()) * I256::from(version.unit_price(usage).mantissa());
+        let micros = divide_half_even(product, I256::new(10).pow(PRODUCT_TO_MICROS));
+        if micros.abs() > I256::from(MAX_OF_ROW) {
+            return Err(PriceError::TooLarge);
+        }
+        let credits = i64::try_from(micros).ok().and_then(Credits::from_micros);
+        credits.map(Some).ok_or(PriceError::TooLarge)
+    }
+
+    /// Returns what all rows of one event cost together that is counted at `time`
+    /// (microseconds since 1970); a row whose meter does not take that time is no row.
+    /// Each row is rounded on its own, so that the sum is that of the rows' prices.
+    ///
+    /// `None` when no row has a price.
+    ///
+    /// # Errors
+    /// [`PriceError::TooLarge`] as for [`PriceList::price`]; [`PriceError::SumTooLarge`]
+    /// when the sum is beyond [`Credits::MAX`] in magnitude.
+    pub fn price_of_event(
+        &self,
+        usage: &[Usage],
+        time: i64,
+    ) -> Result<Option<Credits>, PriceError> {
+        let mut sum: Option<i128> = None;
+        for row in usage.iter().filter(|row| row.meter.takes(time)) {
+            if let Some(price) = self.price(row, time)? {
+                sum = Some(sum.unwrap_or_default() + i128::from(price.micros()));
+            }
+        }
+        sum.map(|micros| {
+            i64::try_from(micros)
+                .ok()
+                .and_then(Credits::from_micros)
+                .ok_or(PriceError::SumTooLarge)
+        })
+        .transpose()
+    }
+
+    fn in_force(&self, meter: &str, time: i64) -> Option<&Version> {
+        let versions = self.meters.get(meter)?;
+        let begun = versions.partition_point(|version| version.effective_from <= time);
+        versions[..begun].last()
+    }
+}
+
+impl Version {
+    fn unit_price(&self, usage: &Usage) -> Decimal {
+        let of_group = || {
+            let (name, prices) = self.by_group.as_ref()?;
+            let groups = &usage.meter.group_by;
+            let place = groups.iter().position(|group| group.name == *name)?;
+            prices.get(usage.groups.get(place)?).copied()
+        };
+        of_group().unwrap_or(self.credits_per_unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{catalog::Catalog, quota_rules::QuotaRules};
+
+    const METERS: &str = r"
+meters:
+  - {slug: calls, eventType: t, aggregation: COUNT, groupBy: {a: $.a, endpoint: $.e}}
+  - {slug: bytes, eventType: t, aggregation: SUM, valueProperty: $.v}
+  - {slug: late, eventType: t, aggregation: SUM, valueProperty: $.v, eventFrom: '2024-01-01T00:00:00Z'}
+  - {slug: free, eventType: t, aggregation: COUNT}
+";
+    /// 2024-01-01T00:00:00Z
+    const YEAR_2024: i64 = 1_704_067_200_000_000;
+
+    fn prices(yaml: &str) -> PriceList {
+        let catalog = Catalog::from_yaml(METERS).unwrap();
+        QuotaRules::from_yaml(yaml, &catalog).unwrap().prices
+    }
+
+    fn price_of_bytes(unit_price: &str) -> PriceList {
+        prices(&format!(
+            "prices: [{{meter: bytes, versions: [{{credits_per_unit: '{unit_price}'}}]}}]"
+        ))
+    }
+
+    fn row(meter: &str, value: &str, groups: &[&str]) -> Usage {
+        let catalog = Catalog::from_yaml(METERS).unwrap();
+        Usage {
+            meter: catalog.meter(meter).unwrap().clone(),
+            value: value.parse().unwrap(),
+            text: String::new(),
+            groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        }
+    }
+
+    fn printed(price: Result<Option<Credits>, PriceError>) -> Result<String, PriceError> {
+        price.map(|price| price.map_or_else(|| "none".to_owned(), |credits| credits.to_string()))
+    }
+
+    #[test]
+    fn a_row_costs_its_value_times_the_unit_price() {
+        for (value, unit_price, expected) in [
+            ("0", "5", Ok("0")),
+            ("3", "0", Ok("0")),
+            ("3", "0.1", Ok("0.3")),
+            ("-3", "0.1", Ok("-0.3")),
+            // Ties go to the even micro-credit, whatever the sign.
+            ("1", "0.0000005", Ok("0")),
+            ("3", "0.0000005", Ok("0.000002")),
+            ("5", "0.0000005", Ok("0.000002")),
+            ("-1", "0.0000005", Ok("0")),
+            ("-3", "0.0000005", Ok("-0.000002")),
+            ("-5", "0.0000005", Ok("-0.000002")),
+            ("1", "0.0000005000000000001", Ok("0.000001")),
+            ("1", "0.0000004999999999999", Ok("0")),
+            ("0.0000000000000000001", "0.0000000000000000001", Ok("0")),
+            ("1000000000", "1", Ok("1000000000")),
+            ("-1000000000", "1", Ok("-1000000000")),
+            ("1000000000.0000005", "1", Ok("1000000000")),
+            ("1000000000.000001", "1", Err(PriceError::TooLarge)),
+            ("-1000000000.000001", "1", Err(PriceError::TooLarge)),
+            (
+                "9999999999999999999.9999999999999999999",
+                "9999999999999999999.9999999999999999999",
+                Err(PriceError::TooLarge),
+            ),
+            (
+                "-9999999999999999999.9999999999999999999",
+                "9999999999999999999.9999999999999999999",
+                Err(PriceError::TooLarge),
+            ),
+        ] {
+            let price = price_of_bytes(unit_price).price(&row("bytes", value, &[]), 0);
+            assert_eq!(
+                printed(price),
+                expected.map(str::to_owned),
+                "{value} x {unit_price}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_version_in_force_at_the_time_decides() {
+        let first_without = "prices: [{meter: bytes, versions: [{credits_per_unit: 1}, {effective_from: 2024-01-01T00:00:00Z, credits_per_unit: 2}, {effective_from: 2024-01-01T00:00:00.000001Z, credits_per_unit: 3}]}]";
+        let first_with = "prices: [{meter: bytes, versions: [{effective_from: 2024-01-01T00:00:00Z, credits_per_unit: 2}]}]";
+        for (yaml, time, expected) in [
+            (first_without, i64::MIN, "1"),
+            (first_without, 0, "1"),
+            (first_without, YEAR_2024 - 1, "1"),
+            (first_without, YEAR_2024, "2"),
+            (first_without, YEAR_2024 + 1, "3"),
+            (first_without, i64::MAX, "3"),
+            (first_with, YEAR_2024 - 1, "none"),
+            (first_with, YEAR_2024, "2"),
+        ] {
+            let price = prices(yaml).price(&row("bytes", "1", &[]), time);
+            assert_eq!(printed(price), Ok(expected.to_owned()), "{time} of {yaml}");
+        }
+    }
+
+    #[test]
+    fn a_group_value_chooses_the_unit_price() {
+        let prices = prices(
+            "prices: [{meter: calls, versions: [{credits_per_unit: 1, group_by: endpoint, by_value: {/payments: 5, '': 0}}]}]",
+        );
+        for (groups, expected) in [
+            (["", "/payments"], "5"),
+            (["/payments", "/accounts"], "1"),
+            (["/payments", ""], "0"),
+        ] {
+            let price = prices.price(&row("calls", "1", &groups), 0);
+            assert_eq!(printed(price), Ok(expected.to_owned()), "{groups:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_costs_the_sum_of_its_priced_rows() {
+        let yaml = "prices: [{meter: calls, versions: [{credits_per_unit: 1}]}, {meter: bytes, versions: [{credits_per_unit: '0.0000005'}]}, {meter: late, versions: [{credits_per_unit: 10}]}]";
+        let prices = prices(yaml);
+        let call = row("calls", "1", &["", ""]);
+        let byte = row("bytes", "1", &[]);
+        let late = row("late", "1", &[]);
+        let free = row("free", "1", &[]);
+        let billion = row("calls", "1000000000", &["", ""]);
+        let refund = row("calls", "-1000000000", &["", ""]);
+        let ten = vec![billion; 10];
+        let back_in_range = [ten.clone(), vec![refund]].concat();
+        for (rows, time, expected) in [
+            (vec![], 0, Ok("none")),
+            (vec![free.clone()], 0, Ok("none")),
+            (vec![late.clone()], YEAR_2024 - 1, Ok("none")),
+            (vec![late.clone()], YEAR_2024, Ok("10")),
+            (vec![call, free, late], YEAR_2024 - 1, Ok("1")),
+            // Rounded one by one: the exact sum would be a whole micro-credit.
+            (vec![byte.clone(), byte], 0, Ok("0")),
+            (ten, 0, Err(PriceError::SumTooLarge)),
+            (back_in_range, 0, Ok("9000000000")),
+            (
+                vec![row("calls", "1000000001", &["", ""])],
+                0,
+                Err(PriceError::TooLarge),
+            ),
+        ] {
+            assert_eq!(
+                printed(prices.price_of_event(&rows, time)),
+                expected.map(str::to_owned),
+                "{rows:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_price_is_the_nearest_micro_credit(
+            value in -1_000_000_i64..1_000_000,
+            value_places in 0_u32..=6,
+            unit_price in 0_i64..1_000_000,
+            price_places in 0_u32..=6,
+        ) {
+            let prices = price_of_bytes(&format!("{unit_price}e-{price_places}"));
+            let usage = row("bytes", &format!("{value}e-{value_places}"), &[]);
+            let paid = prices.price(&usage, 0);
+            // In units of 10^-12 credit the exact price is a whole number.
+            let exact = i128::from(value)
+                * i128::from(unit_price)
+                * 10_i128.pow(12 - value_places - price_places);
+            if exact.abs() > 1_000_000_000 * 10_i128.pow(12) {
+                prop_assert_eq!(paid, Err(PriceError::TooLarge));
+            } else {
+                let paid = i128::from(paid.unwrap().unwrap().micros());
+                let off = (paid * 1_000_000 - exact).abs();
+                prop_assert!(off < 500_000 || (off == 500_000 && paid % 2 == 0));
+            }
+        }
+
+        #[test]
+        fn an_events_price_is_the_sum_of_its_rows(
+            values in prop::collection::vec(-1_000_000_i64..1_000_000, 1..6),
+            unit_price in 0_i64..1_000_000,
+        ) {
+            let prices = price_of_bytes(&format!("{unit_price}e-9"));
+            let rows: Vec<_> = values
+                .iter()
+                .map(|value| row("bytes", &value.to_string(), &[]))
+                .collect();
+            let sum: i64 = rows
+                .iter()
+                .map(|row| prices.price(row, 0).unwrap().unwrap().micros())
+                .sum();
+            let paid = prices.price_of_event(&rows, 0).unwrap().unwrap();
+            prop_assert_eq!(paid.micros(), sum);
+        }
+    }
+}
