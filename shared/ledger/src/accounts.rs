@@ -105,7 +105,7 @@ impl Accounts {
         };
         match loaded {
             Some(Value::Int(version)) if version >= VERSION => Ok(()),
-            _ => self.ledger.load_code(CODE).await,
+            _ => self.ledger.load(CODE).await,
         }
     }
 
@@ -113,7 +113,7 @@ impl Accounts {
     pub async fn check(&self, subject: &str, cost: i64) -> Result<Check, LedgerError> {
         let mut call = self.command("FCALL_RO", "om_check", subject);
         call.arg(cost);
-        read_check(self.call(&call).await?, "om_check")
+        read_check(self.call(call).await?, "om_check")
     }
 
     /// Returns what [`Self::check`] says of each subject, in one round trip.
@@ -152,17 +152,17 @@ impl Accounts {
             }
             calls.add_command(call);
         }
-        let mut all: Option<Debited> = None;
+        let mut outcomes = Vec::with_capacity(debits.len());
+        let mut last = None;
         for reply in self.call_all(&calls).await? {
-            let mut debited = read_debited(reply).ok_or(LedgerError::Unexpected("om_debit"))?;
-            if let Some(mut before) = all.take() {
-                before.outcomes.append(&mut debited.outcomes);
-                debited.outcomes = before.outcomes;
-            }
-            all = Some(debited);
+            let mut debited = read_debited(reply)?;
+            outcomes.append(&mut debited.outcomes);
+            last = Some(debited);
         }
-        all.filter(|all| all.outcomes.len() == debits.len())
-            .ok_or(LedgerError::Unexpected("om_debit"))
+        match last {
+            Some(last) if outcomes.len() == debits.len() => Ok(Debited { outcomes, ..last }),
+            _ => Err(LedgerError::Unexpected("om_debit")),
+        }
     }
 
     /// Adds credits once for each `grant`, an idempotency key, and returns whether it was the first
@@ -175,7 +175,7 @@ impl Accounts {
     ) -> Result<bool, LedgerError> {
         let mut call = self.command("FCALL", "om_credit", subject);
         call.arg(grant).arg(amount);
-        let reply = Reply::of(self.call(&call).await?, "om_credit")?;
+        let reply = Reply::of(self.call(call).await?, "om_credit")?;
         Ok(reply.integer(0)? == 1)
     }
 
@@ -191,14 +191,14 @@ impl Accounts {
         let mut call = self.command("FCALL", "om_hold", subject);
         let millis = i64::try_from(ends.as_millis()).unwrap_or(i64::MAX);
         call.arg("place").arg(hold).arg(amount).arg(millis);
-        read_check(self.call(&call).await?, "om_hold")
+        read_check(self.call(call).await?, "om_hold")
     }
 
     /// Ends a hold, if there is one.
     pub async fn cancel_hold(&self, subject: &str, hold: &str) -> Result<Check, LedgerError> {
         let mut call = self.command("FCALL", "om_hold", subject);
         call.arg("cancel").arg(hold);
-        read_check(self.call(&call).await?, "om_hold")
+        read_check(self.call(call).await?, "om_hold")
     }
 
     /// Says that Valkey was told all grants and debits of this account, and how far below zero its
@@ -206,14 +206,16 @@ impl Accounts {
     pub async fn open(&self, subject: &str, limit: Option<i64>) -> Result<i64, LedgerError> {
         let mut call = self.command("FCALL", "om_open", subject);
         call.arg(limit.map(|limit| limit.to_string()).unwrap_or_default());
-        read_amount(&self.call(&call).await?).ok_or(LedgerError::Unexpected("om_open"))
+        let reply = self.call(call).await?;
+        read_amount(&reply).ok_or(LedgerError::Unexpected("om_open"))
     }
 
     /// Sets what all events of `day` cost, and takes no more debits of that day.
     pub async fn seal(&self, subject: &str, day: i64, total: i64) -> Result<i64, LedgerError> {
         let mut call = self.command("FCALL", "om_seal", subject);
         call.arg(day).arg(total);
-        read_amount(&self.call(&call).await?).ok_or(LedgerError::Unexpected("om_seal"))
+        let reply = self.call(call).await?;
+        read_amount(&reply).ok_or(LedgerError::Unexpected("om_seal"))
     }
 
     /// Remembers that a threshold was announced, unless the account was topped up meanwhile.
@@ -225,7 +227,7 @@ impl Accounts {
     ) -> Result<bool, LedgerError> {
         let mut call = self.command("FCALL", "om_notified", subject);
         call.arg(topups).arg(percent);
-        Ok(self.call(&call).await? == Value::Int(1))
+        Ok(self.call(call).await? == Value::Int(1))
     }
 
     fn command(&self, command: &str, function: &str, subject: &str) -> Cmd {
@@ -243,22 +245,16 @@ impl Accounts {
         format!("{}:credits:{{{subject}}}", self.ledger.prefix())
     }
 
-    async fn call(&self, call: &Cmd) -> Result<Value, LedgerError> {
+    async fn call(&self, call: Cmd) -> Result<Value, LedgerError> {
         let mut calls = Pipeline::new();
-        calls.add_command(call.clone());
+        calls.add_command(call);
         let mut replies = self.call_all(&calls).await?;
         replies.pop().ok_or(LedgerError::Unexpected("a call"))
     }
 
-    /// Runs calls, and loads the functions first where Valkey lacks them.
     async fn call_all(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
-        match self.ledger.run(calls).await {
-            Err(error) if is_function_missing(&error) => {
-                self.prepare().await?;
-                Ok(self.ledger.run(calls).await?)
-            }
-            replies => Ok(replies?),
-        }
+        let load = async || self.prepare().await;
+        self.ledger.call_loaded(calls, load).await
     }
 }
 
@@ -291,38 +287,46 @@ fn read_amount(value: &Value) -> Option<i64> {
 fn read_check(value: Value, function: &'static str) -> Result<Check, LedgerError> {
     let reply = Reply::of(value, function)?;
     let standing = match reply.0.get(2) {
-        Some(Value::BulkString(word)) => match &word[..] {
-            b"ok" => Standing::Ok,
-            b"spent" => Standing::Spent,
-            b"unlimited" => Standing::Unlimited,
-            b"unknown" => Standing::Unknown,
-            _ => return Err(LedgerError::Unexpected(function)),
-        },
-        _ => return Err(LedgerError::Unexpected(function)),
+        Some(Value::BulkString(word)) => standing(word),
+        _ => None,
     };
     Ok(Check {
         allowed: reply.integer(0)? == 1,
         remaining: reply.integer(1)?,
-        standing,
+        standing: standing.ok_or(LedgerError::Unexpected(function))?,
     })
 }
 
-fn read_debited(value: Value) -> Option<Debited> {
-    let reply = Reply::of(value, "om_debit").ok()?;
-    let Some(Value::Array(outcomes)) = reply.0.get(4) else {
-        return None;
+fn standing(word: &[u8]) -> Option<Standing> {
+    match word {
+        b"ok" => Some(Standing::Ok),
+        b"spent" => Some(Standing::Spent),
+        b"unlimited" => Some(Standing::Unlimited),
+        b"unknown" => Some(Standing::Unknown),
+        _ => None,
+    }
+}
+
+fn read_debited(value: Value) -> Result<Debited, LedgerError> {
+    let reply = Reply::of(value, "om_debit")?;
+    let outcomes = match reply.0.get(4) {
+        Some(Value::Array(outcomes)) => outcomes.iter().map(outcome).collect(),
+        _ => None,
     };
-    let outcome = |value: &Value| match value {
+    Ok(Debited {
+        balance: reply.integer(0)?,
+        base: reply.integer(1)?,
+        topups: reply.integer(2)?,
+        notified: reply.integer(3)?,
+        outcomes: outcomes.ok_or(LedgerError::Unexpected("om_debit"))?,
+    })
+}
+
+fn outcome(value: &Value) -> Option<Outcome> {
+    match value {
         Value::Int(1) => Some(Outcome::Debited),
         Value::Int(0) => Some(Outcome::Before),
         Value::Int(-1) => Some(Outcome::Sealed),
         _ => None,
-    };
-    Some(Debited {
-        balance: reply.integer(0).ok()?,
-        base: reply.integer(1).ok()?,
-        topups: reply.integer(2).ok()?,
-        notified: reply.integer(3).ok()?,
-        outcomes: outcomes.iter().map(outcome).collect::<Option<_>>()?,
-    })
+    }
 }

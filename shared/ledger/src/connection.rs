@@ -162,24 +162,30 @@ impl Ledger {
     /// Runs calls of our functions, and loads the functions first where Valkey
     /// lacks them (it is new, or came back empty). All calls must be idempotent.
     pub(crate) async fn call(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
+        let load = async || self.load(&self.registry.code).await;
+        self.call_loaded(calls, load).await
+    }
+
+    /// The same for functions that `load` brings.
+    pub(crate) async fn call_loaded(
+        &self,
+        calls: &Pipeline,
+        load: impl AsyncFnOnce() -> Result<(), LedgerError>,
+    ) -> Result<Vec<Value>, LedgerError> {
         match self.run(calls).await {
             Err(error) if is_function_missing(&error) => {
-                self.load().await?;
+                load().await?;
                 Ok(self.run(calls).await?)
             }
             other => Ok(other?),
         }
     }
 
-    pub(crate) async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
         calls.query_async(&mut self.connection.clone()).await
     }
 
-    async fn load(&self) -> Result<(), LedgerError> {
-        self.load_code(&self.registry.code).await
-    }
-
-    pub(crate) async fn load_code(&self, code: &str) -> Result<(), LedgerError> {
+    pub(crate) async fn load(&self, code: &str) -> Result<(), LedgerError> {
         let mut load = redis::cmd("FUNCTION");
         load.arg("LOAD").arg("REPLACE").arg(code);
         let name: String = load.query_async(&mut self.connection.clone()).await?;

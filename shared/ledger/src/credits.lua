@@ -73,6 +73,11 @@ local function number_at(key, field)
     return tonumber(redis.call('HGET', key, field) or '0')
 end
 
+-- The last day of which only the total is known.
+local function sealed_until(key)
+    return tonumber(redis.call('HGET', key, 'sealed') or '-1')
+end
+
 local function set(key, field, number)
     redis.call('HSET', key, field, text(number))
 end
@@ -138,31 +143,26 @@ end
 local function debit(keys, args)
     expect(keys, #args >= 1 and (#args - 1) % 3 == 0, 'om_debit 1 KEY DAY (IDENTITY AMOUNT HOLD)...')
     local key, day = keys[1], text(whole_of(args[1], 'DAY'))
-    local debits, sum, results, amounts = key .. ':debits:' .. day, 0, {}, {}
-    local is_sealed = tonumber(day) <= tonumber(redis.call('HGET', key, 'sealed') or '-1')
-    local seen = {}
+    local debits, is_sealed = key .. ':debits:' .. day, tonumber(day) <= sealed_until(key)
+    local fresh, sum, results = {}, 0, {}
     for at = 2, #args, 3 do
-        local identity, place = args[at], (at + 1) / 3
-        local amount = amount_of(args[at + 1], 'AMOUNT')
+        local identity, amount, result = args[at], amount_of(args[at + 1], 'AMOUNT'), 0
         if is_sealed then
-            results[place] = -1
-        elseif seen[identity] or redis.call('HEXISTS', debits, identity) == 1 then
-            results[place] = 0
-        else
-            seen[identity], results[place], amounts[place] = true, 1, amount
-            sum = bounded(sum + amount)
+            result = -1
+        elseif not fresh[identity] and redis.call('HEXISTS', debits, identity) == 0 then
+            fresh[identity], sum, result = text(amount), bounded(sum + amount), 1
         end
+        results[#results + 1] = result
     end
     local balance = bounded(number_at(key, 'balance') - sum)
     local total = bounded(number_at(key, 'd:' .. day) + sum)
-    for at = 2, #args, 3 do
-        local place = (at + 1) / 3
-        if results[place] == 1 then redis.call('HSET', debits, args[at], text(amounts[place])) end
-        if args[at + 2] ~= '' then release(key, args[at + 2]) end
-    end
-    if next(amounts) then
+    for identity, amount in pairs(fresh) do redis.call('HSET', debits, identity, amount) end
+    if next(fresh) then
         set(key, 'balance', balance)
         set(key, 'd:' .. day, total)
+    end
+    for at = 4, #args, 3 do
+        if args[at] ~= '' then release(key, args[at]) end
     end
     return { text(balance), text(number_at(key, 'base')), number_at(key, 'topups'),
         number_at(key, 'notified'), results }
@@ -241,7 +241,7 @@ local function seal(keys, args)
     set(key, 'balance', balance)
     set(key, field, total)
     redis.call('UNLINK', key .. ':debits:' .. text(day))
-    if day > tonumber(redis.call('HGET', key, 'sealed') or '-1') then set(key, 'sealed', day) end
+    if day > sealed_until(key) then set(key, 'sealed', day) end
     return text(balance)
 end
 
