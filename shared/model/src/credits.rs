@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::decimal::{Decimal, DecimalError, SCALE};
+use crate::decimal::{Decimal, DecimalError, SCALE, write_scaled};
 
 /// Digits of a credit after the point.
 const PLACES: u32 = 6;
 
-/// Micro-credits of one credit.
-const ONE: u64 = 10_u64.pow(PLACES);
+/// A micro-credit's mantissa as a [`Decimal`].
+const MICRO: i128 = 10_i128.pow(SCALE - PLACES);
 
 /// An amount of credits of either sign: exact, in units of 10^-6 credit, never beyond
 /// [`Credits::MAX`] in magnitude.
@@ -72,11 +72,10 @@ impl FromStr for Credits {
     /// Reads what [`Decimal`] reads, of at most 6 places and within [`Credits::MAX`].
     fn from_str(text: &str) -> Result<Self, CreditsError> {
         let mantissa = text.parse::<Decimal>()?.mantissa();
-        let micro = 10_i128.pow(SCALE - PLACES);
-        if mantissa % micro != 0 {
+        if mantissa % MICRO != 0 {
             return Err(CreditsError::TooFine);
         }
-        i64::try_from(mantissa / micro)
+        i64::try_from(mantissa / MICRO)
             .ok()
             .and_then(Self::from_micros)
             .ok_or(CreditsError::TooLarge)
@@ -86,10 +85,8 @@ impl FromStr for Credits {
 impl fmt::Display for Credits {
     /// Writes plain digits, no exponent, no trailing zeros after the point.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.unsigned_abs();
-        let digits = format!("{}.{:06}", magnitude / ONE, magnitude % ONE);
-        let digits = digits.trim_end_matches('0').trim_end_matches('.');
-        f.pad_integral(self.0 >= 0, "", digits)
+        let magnitude = u128::from(self.0.unsigned_abs()) * MICRO.unsigned_abs();
+        write_scaled(f, self.0 < 0, &magnitude.to_string())
     }
 }
 

@@ -197,7 +197,12 @@ impl fmt::Debug for Decimal {
     }
 }
 
-fn write_scaled(f: &mut fmt::Formatter<'_>, negative: bool, magnitude: &str) -> fmt::Result {
+/// Writes a magnitude in units of 10^-19 as plain digits, no trailing zeros after the point.
+pub(crate) fn write_scaled(
+    f: &mut fmt::Formatter<'_>,
+    negative: bool,
+    magnitude: &str,
+) -> fmt::Result {
     let padded = format!("{magnitude:0>width$}", width = SCALE as usize + 1);
     let (integer, fraction) = padded.split_at(padded.len() - SCALE as usize);
     let fraction = fraction.trim_end_matches('0');
