@@ -1,0 +1,1 @@
+//! `quota`: prepaid credits of each subject.

@@ -1,0 +1,1 @@
+//! Events as Knative, Lambda or a consumer group bring them, handed to a function in batches.
