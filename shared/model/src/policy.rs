@@ -50,6 +50,11 @@ impl Policies {
         self.subjects.get(subject).copied().unwrap_or(self.default)
     }
 
+    /// Returns whether `subject` has a policy of its own.
+    pub fn names(&self, subject: &str) -> bool {
+        self.subjects.contains_key(subject)
+    }
+
     /// Returns the policy of a subject that has no account; `None` means that it is
     /// refused.
     pub fn unknown(&self) -> Option<Policy> {

@@ -8,7 +8,7 @@
 //! - [`Env`]: settings from the environment, with all mistakes in one report.
 //! - [`telemetry`]: JSON log lines and Prometheus metrics.
 //! - [`Health`]: `/healthz` and `/readyz`.
-//! - [`Meters`]: the meter definitions, read anew when their file changes.
+//! - [`Meters`], [`Rules`]: definitions, read anew when their file changes.
 //! - [`Problem`]: error answers (RFC 9457).
 //!
 //! A function's `main.rs` is:
@@ -34,12 +34,12 @@
 //! It knows nothing of Kafka or any store.
 
 mod app;
+mod definitions;
 mod entry;
 mod env;
 mod health;
 mod lambda;
 mod measure;
-mod meters;
 mod problem;
 mod process;
 mod serve;
@@ -47,10 +47,10 @@ mod setting;
 pub mod telemetry;
 
 pub use app::App;
+pub use definitions::{DefinitionsError, Meters, Rules, Watched};
 pub use entry::main;
 pub use env::{ConfigError, Env, Mistake, Unset, Variable};
 pub use health::Health;
-pub use meters::{Meters, MetersError};
 pub use problem::Problem;
 pub use serve::{Trigger, on_lambda, run, serve};
 pub use setting::{ByteSize, Secret, Setting};
