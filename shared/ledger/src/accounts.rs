@@ -1,17 +1,23 @@
 //! Credit accounts: what each subject was granted, what its usage cost, what it may still spend.
 //!
-//! `credits.lua` has the contract; this calls it. Amounts are micro-credits throughout. Every
-//! step may be taken again: a grant and a debit count once for each of their keys, and a hold is
-//! one hold. What Valkey loses is told to it again by whoever has it (grants and usage are in
-//! ClickHouse), and then the account is opened; until then [`Accounts::check`] says that it
-//! knows nothing.
+//! `credits.lua` has the contract; this calls it. Every step may be taken again: a grant and a
+//! debit count once for each of their keys, and a hold is one hold. What Valkey loses is told to it
+//! again by whoever has it (grants and usage are in ClickHouse), and then the account is opened;
+//! until then [`Accounts::check`] says that it knows nothing.
+//!
+//! What takes many accounts takes one round trip for them, and what is refused of one does not
+//! hold up the others.
+
+mod reply;
+mod telling;
 
 use std::time::Duration;
 
-use model::Identity;
+use model::{Credits, Identity};
 use redis::{Cmd, Pipeline, Value};
 
-use crate::connection::{Ledger, LedgerError, is_function_missing};
+use crate::connection::{Ledger, LedgerError};
+pub use telling::{Seal, Telling};
 
 /// The functions, and the contract's version that they are.
 const CODE: &str = include_str!("credits.lua");
@@ -31,9 +37,9 @@ pub struct Accounts {
 pub struct Check {
     /// Whether the call may be made.
     pub allowed: bool,
-    /// What may still be spent, in micro-credits: holds are taken off, an overdraft is added.
-    /// Where there is no limit, the balance without holds.
-    pub remaining: i64,
+    /// What may still be spent, at most [`Credits::MAX`]: holds are taken off, an overdraft is
+    /// added. Where there is no limit, the balance less holds.
+    pub remaining: Credits,
     /// Why.
     pub standing: Standing,
 }
@@ -56,10 +62,21 @@ pub enum Standing {
 pub struct Debit {
     /// Who it is: the registry's winner.
     pub identity: Identity,
-    /// What it costs, in micro-credits; less than zero gives credits back.
-    pub amount: i64,
-    /// The hold that it ends, if it names one.
+    /// What it costs; less than zero gives credits back.
+    pub amount: Credits,
+    /// The hold that it ends, if it names one; also where it was debited before.
     pub hold: Option<String>,
+}
+
+/// What the events of one subject cost that ingest took on one day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayDebits {
+    /// Whose events.
+    pub subject: String,
+    /// The day on which ingest took the winners, in days since 1970.
+    pub day: i64,
+    /// What each costs.
+    pub debits: Vec<Debit>,
 }
 
 /// What became of one debit.
@@ -69,23 +86,44 @@ pub enum Outcome {
     Debited,
     /// It had been before.
     Before,
-    /// Its day is sealed: [`Accounts::seal`] sets the day's total, this event in it.
+    /// Its day is sealed: [`Accounts::seal_all`] sets the day's total, this event in it.
     Sealed,
 }
 
 /// An account after debits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Debited {
-    /// Credits that were granted less what was debited, in micro-credits.
-    pub balance: i64,
+    /// Credits that were granted less what was debited.
+    pub balance: Credits,
     /// The balance after the last top-up: what thresholds are percents of.
-    pub base: i64,
+    pub base: Credits,
     /// How often it was topped up.
     pub topups: i64,
     /// The highest threshold announced since, in percent of `base`.
     pub notified: i64,
     /// One outcome for each debit, in order.
     pub outcomes: Vec<Outcome>,
+}
+
+/// What an account says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// How it stands. [`Standing::Unknown`]: the other fields are not all there is.
+    pub standing: Standing,
+    /// Credits that were granted less what was debited; holds are not taken off.
+    pub balance: Credits,
+    /// How far below zero the balance may go; `None`: without end.
+    pub limit: Option<Credits>,
+    /// What is set aside by holds.
+    pub held: Credits,
+    /// The balance after the last top-up: what thresholds are percents of.
+    pub base: Credits,
+    /// How often it was topped up.
+    pub topups: i64,
+    /// The highest threshold announced since, in percent of `base`.
+    pub notified: i64,
+    /// The last sealed day, in days since 1970.
+    pub sealed: Option<i64>,
 }
 
 impl Accounts {
@@ -99,70 +137,58 @@ impl Accounts {
     pub async fn prepare(&self) -> Result<(), LedgerError> {
         let mut version = redis::cmd("FCALL_RO");
         version.arg("om_version").arg(0);
-        let loaded = match self.ledger.ask(&version).await {
-            Err(LedgerError::Refused(error)) if is_function_missing(&error) => None,
-            answer => Some(answer?),
-        };
-        match loaded {
-            Some(Value::Int(version)) if version >= VERSION => Ok(()),
-            _ => self.ledger.load(CODE).await,
+        let version = self
+            .call(version, |reply| match reply {
+                Value::Int(version) => Ok(version),
+                _ => Err(LedgerError::Unexpected("om_version")),
+            })
+            .await?;
+        if version < VERSION {
+            self.ledger.load(CODE).await?;
         }
+        Ok(())
     }
 
-    /// Returns whether `subject` may make a call that costs `cost`; 0 if that is not known.
-    pub async fn check(&self, subject: &str, cost: i64) -> Result<Check, LedgerError> {
-        let mut call = self.command("FCALL_RO", "om_check", subject);
-        call.arg(cost);
-        read_check(self.call(call).await?, "om_check")
+    /// Returns whether `subject` may make a call that costs `cost`, which is not below zero; 0 if
+    /// that is not known.
+    pub async fn check(&self, subject: &str, cost: Credits) -> Result<Check, LedgerError> {
+        let call = self.check_command(subject, cost);
+        self.call(call, read_check).await
     }
 
-    /// Returns what [`Self::check`] says of each subject, in one round trip.
-    pub async fn check_all(&self, subjects: &[&str]) -> Result<Vec<Check>, LedgerError> {
-        let mut calls = Pipeline::new();
-        for subject in subjects {
-            calls.add_command(self.command("FCALL_RO", "om_check", subject));
-        }
-        let replies = self.call_all(&calls).await?;
-        let read = |reply| read_check(reply, "om_check");
-        replies.into_iter().map(read).collect()
+    /// Returns what [`Self::check`] says of each subject and cost.
+    pub async fn check_all(&self, wanted: &[(&str, Credits)]) -> Result<Vec<Check>, LedgerError> {
+        let calls = wanted
+            .iter()
+            .map(|(subject, cost)| self.check_command(subject, *cost));
+        self.call_all(calls, read_check).await
     }
 
-    /// Takes off what events of one day cost, each once. `day` is that on which ingest took the
-    /// winner, in days since 1970.
+    /// Returns what each account says of itself.
+    pub async fn accounts(&self, subjects: &[&str]) -> Result<Vec<Account>, LedgerError> {
+        let calls = subjects
+            .iter()
+            .map(|subject| self.command("FCALL_RO", "om_account", subject));
+        self.call_all(calls, reply::account).await
+    }
+
+    /// Takes off what events cost, each once. An account that would pass [`Credits::MAX`] is its own
+    /// [`LedgerError::Refused`]; the others are debited.
     ///
-    /// Killed in between, some may be taken off and others not; the same debits again complete it.
-    pub async fn debit(
+    /// Killed in between, or where an account is refused, some may be taken off and others not; the
+    /// same debits again complete it. Without debits it tells how an account stands.
+    pub async fn debit_all(
         &self,
-        subject: &str,
-        day: i64,
-        debits: &[Debit],
-    ) -> Result<Debited, LedgerError> {
-        let mut calls = Pipeline::new();
-        // At least one call: without debits it tells how the account stands.
-        for some in debits
-            .chunks(CALL)
-            .chain(debits.is_empty().then_some(&[][..]))
-        {
-            let mut call = self.command("FCALL", "om_debit", subject);
-            call.arg(day);
-            for debit in some {
-                call.arg(&debit.identity.0[..])
-                    .arg(debit.amount)
-                    .arg(debit.hold.as_deref().unwrap_or_default());
-            }
-            calls.add_command(call);
-        }
-        let mut outcomes = Vec::with_capacity(debits.len());
-        let mut last = None;
-        for reply in self.call_all(&calls).await? {
-            let mut debited = read_debited(reply)?;
-            outcomes.append(&mut debited.outcomes);
-            last = Some(debited);
-        }
-        match last {
-            Some(last) if outcomes.len() == debits.len() => Ok(Debited { outcomes, ..last }),
-            _ => Err(LedgerError::Unexpected("om_debit")),
-        }
+        debits: &[DayDebits],
+    ) -> Result<Vec<Result<Debited, LedgerError>>, LedgerError> {
+        let calls = debits.iter().flat_map(|day| self.debit_commands(day));
+        let replies = self.call_each(calls, reply::debited).await?;
+        let mut replies = replies.into_iter();
+        let join = |day: &DayDebits| {
+            let own: Vec<_> = replies.by_ref().take(calls_of(day)).collect();
+            join_debited(own, day.debits.len())
+        };
+        Ok(debits.iter().map(join).collect())
     }
 
     /// Adds credits once for each `grant`, an idempotency key, and returns whether it was the first
@@ -171,51 +197,46 @@ impl Accounts {
         &self,
         subject: &str,
         grant: &str,
-        amount: i64,
+        amount: Credits,
     ) -> Result<bool, LedgerError> {
-        let mut call = self.command("FCALL", "om_credit", subject);
-        call.arg(grant).arg(amount);
-        let reply = Reply::of(self.call(call).await?, "om_credit")?;
-        Ok(reply.integer(0)? == 1)
+        let call = self.credit_command(subject, grant, amount);
+        self.call(call, read_credited).await
     }
 
-    /// Sets `amount` aside until an event that names `hold` is debited, or `ends` is over. Held
-    /// already, it is held once.
+    /// Does what [`Self::credit`] does with each subject, grant and amount.
+    pub async fn credit_all(
+        &self,
+        grants: &[(&str, &str, Credits)],
+    ) -> Result<Vec<Result<bool, LedgerError>>, LedgerError> {
+        let calls = grants
+            .iter()
+            .map(|(subject, grant, amount)| self.credit_command(subject, grant, *amount));
+        self.call_each(calls, read_credited).await
+    }
+
+    /// Sets `amount`, which is not below zero, aside until an event that names `hold` is debited, or
+    /// `ends` is over. Held already, it is held once. A name is for one hold: another one under the
+    /// same name ends when the event of the first is delivered again.
     pub async fn hold(
         &self,
         subject: &str,
         hold: &str,
-        amount: i64,
+        amount: Credits,
         ends: Duration,
     ) -> Result<Check, LedgerError> {
         let mut call = self.command("FCALL", "om_hold", subject);
         let millis = i64::try_from(ends.as_millis()).unwrap_or(i64::MAX);
-        call.arg("place").arg(hold).arg(amount).arg(millis);
-        read_check(self.call(call).await?, "om_hold")
+        call.arg("place").arg(hold).arg(amount.micros()).arg(millis);
+        self.call(call, |reply| reply::check(reply, "om_hold"))
+            .await
     }
 
     /// Ends a hold, if there is one.
     pub async fn cancel_hold(&self, subject: &str, hold: &str) -> Result<Check, LedgerError> {
         let mut call = self.command("FCALL", "om_hold", subject);
         call.arg("cancel").arg(hold);
-        read_check(self.call(call).await?, "om_hold")
-    }
-
-    /// Says that Valkey was told all grants and debits of this account, and how far below zero its
-    /// balance may go; `None`: without end.
-    pub async fn open(&self, subject: &str, limit: Option<i64>) -> Result<i64, LedgerError> {
-        let mut call = self.command("FCALL", "om_open", subject);
-        call.arg(limit.map(|limit| limit.to_string()).unwrap_or_default());
-        let reply = self.call(call).await?;
-        read_amount(&reply).ok_or(LedgerError::Unexpected("om_open"))
-    }
-
-    /// Sets what all events of `day` cost, and takes no more debits of that day.
-    pub async fn seal(&self, subject: &str, day: i64, total: i64) -> Result<i64, LedgerError> {
-        let mut call = self.command("FCALL", "om_seal", subject);
-        call.arg(day).arg(total);
-        let reply = self.call(call).await?;
-        read_amount(&reply).ok_or(LedgerError::Unexpected("om_seal"))
+        self.call(call, |reply| reply::check(reply, "om_hold"))
+            .await
     }
 
     /// Remembers that a threshold was announced, unless the account was topped up meanwhile.
@@ -227,13 +248,42 @@ impl Accounts {
     ) -> Result<bool, LedgerError> {
         let mut call = self.command("FCALL", "om_notified", subject);
         call.arg(topups).arg(percent);
-        Ok(self.call(call).await? == Value::Int(1))
+        self.call(call, |reply| reply::changed(reply, "om_notified"))
+            .await
     }
 
-    fn command(&self, command: &str, function: &str, subject: &str) -> Cmd {
-        let mut call = redis::cmd(command);
-        call.arg(function).arg(1).arg(self.key(subject));
+    fn check_command(&self, subject: &str, cost: Credits) -> Cmd {
+        let mut call = self.command("FCALL_RO", "om_check", subject);
+        call.arg(cost.micros());
         call
+    }
+
+    fn credit_command(&self, subject: &str, grant: &str, amount: Credits) -> Cmd {
+        let mut call = self.command("FCALL", "om_credit", subject);
+        call.arg(grant).arg(amount.micros());
+        call
+    }
+
+    /// [`calls_of`] calls.
+    fn debit_commands(&self, day: &DayDebits) -> impl Iterator<Item = Cmd> {
+        let without = day.debits.is_empty().then_some(&[][..]);
+        let parts = day.debits.chunks(CALL).chain(without);
+        parts.map(|some| {
+            let mut call = self.command("FCALL", "om_debit", &day.subject);
+            call.arg(day.day);
+            for debit in some {
+                call.arg(&debit.identity.0[..])
+                    .arg(debit.amount.micros())
+                    .arg(debit.hold.as_deref().unwrap_or_default());
+            }
+            call
+        })
+    }
+
+    fn command(&self, call: &str, function: &str, subject: &str) -> Cmd {
+        let mut command = redis::cmd(call);
+        command.arg(function).arg(1).arg(self.key(subject));
+        command
     }
 
     /// The tag is the whole subject, for which it may hold no brace.
@@ -245,88 +295,66 @@ impl Accounts {
         format!("{}:credits:{{{subject}}}", self.ledger.prefix())
     }
 
-    async fn call(&self, call: Cmd) -> Result<Value, LedgerError> {
-        let mut calls = Pipeline::new();
-        calls.add_command(call);
-        let mut replies = self.call_all(&calls).await?;
-        replies.pop().ok_or(LedgerError::Unexpected("a call"))
+    async fn call<T>(
+        &self,
+        call: Cmd,
+        read: impl FnMut(Value) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut answers = self.call_all([call], read).await?;
+        answers.pop().ok_or(LedgerError::Unexpected("a call"))
     }
 
-    async fn call_all(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
-        let load = async || self.prepare().await;
-        self.ledger.call_loaded(calls, load).await
+    /// One answer for each call; what is refused of one is an error.
+    async fn call_all<T>(
+        &self,
+        calls: impl IntoIterator<Item = Cmd>,
+        read: impl FnMut(Value) -> Result<T, LedgerError>,
+    ) -> Result<Vec<T>, LedgerError> {
+        self.call_each(calls, read).await?.into_iter().collect()
     }
-}
 
-/// A reply with several members.
-struct Reply(Vec<Value>, &'static str);
-
-impl Reply {
-    fn of(value: Value, function: &'static str) -> Result<Self, LedgerError> {
-        match value {
-            Value::Array(members) => Ok(Self(members, function)),
-            _ => Err(LedgerError::Unexpected(function)),
+    async fn call_each<T>(
+        &self,
+        calls: impl IntoIterator<Item = Cmd>,
+        mut read: impl FnMut(Value) -> Result<T, LedgerError>,
+    ) -> Result<Vec<Result<T, LedgerError>>, LedgerError> {
+        let mut pipeline = Pipeline::new();
+        for call in calls {
+            pipeline.add_command(call);
         }
-    }
-
-    fn integer(&self, at: usize) -> Result<i64, LedgerError> {
-        let number = self.0.get(at).and_then(read_amount);
-        number.ok_or(LedgerError::Unexpected(self.1))
+        let replies = self.ledger.call_each(pipeline, CODE).await?;
+        let read = |reply: Result<_, _>| reply.and_then(&mut read);
+        Ok(replies.into_iter().map(read).collect())
     }
 }
 
-/// A number, which amounts are written as texts for.
-fn read_amount(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(number) => Some(*number),
-        Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
-        _ => None,
+fn read_check(reply: Value) -> Result<Check, LedgerError> {
+    reply::check(reply, "om_check")
+}
+
+fn read_credited(reply: Value) -> Result<bool, LedgerError> {
+    reply::changed(reply, "om_credit")
+}
+
+/// At least one: without debits it tells how the account stands.
+fn calls_of(day: &DayDebits) -> usize {
+    day.debits.len().div_ceil(CALL).max(1)
+}
+
+/// What the calls for one day's debits come to: the last one's account, all outcomes.
+fn join_debited(
+    parts: Vec<Result<Debited, LedgerError>>,
+    debits: usize,
+) -> Result<Debited, LedgerError> {
+    let mut outcomes = Vec::with_capacity(debits);
+    let mut last = None;
+    for part in parts {
+        let mut part = part?;
+        outcomes.append(&mut part.outcomes);
+        last = Some(part);
     }
-}
-
-fn read_check(value: Value, function: &'static str) -> Result<Check, LedgerError> {
-    let reply = Reply::of(value, function)?;
-    let standing = match reply.0.get(2) {
-        Some(Value::BulkString(word)) => standing(word),
-        _ => None,
-    };
-    Ok(Check {
-        allowed: reply.integer(0)? == 1,
-        remaining: reply.integer(1)?,
-        standing: standing.ok_or(LedgerError::Unexpected(function))?,
-    })
-}
-
-fn standing(word: &[u8]) -> Option<Standing> {
-    match word {
-        b"ok" => Some(Standing::Ok),
-        b"spent" => Some(Standing::Spent),
-        b"unlimited" => Some(Standing::Unlimited),
-        b"unknown" => Some(Standing::Unknown),
-        _ => None,
-    }
-}
-
-fn read_debited(value: Value) -> Result<Debited, LedgerError> {
-    let reply = Reply::of(value, "om_debit")?;
-    let outcomes = match reply.0.get(4) {
-        Some(Value::Array(outcomes)) => outcomes.iter().map(outcome).collect(),
-        _ => None,
-    };
-    Ok(Debited {
-        balance: reply.integer(0)?,
-        base: reply.integer(1)?,
-        topups: reply.integer(2)?,
-        notified: reply.integer(3)?,
-        outcomes: outcomes.ok_or(LedgerError::Unexpected("om_debit"))?,
-    })
-}
-
-fn outcome(value: &Value) -> Option<Outcome> {
-    match value {
-        Value::Int(1) => Some(Outcome::Debited),
-        Value::Int(0) => Some(Outcome::Before),
-        Value::Int(-1) => Some(Outcome::Sealed),
-        _ => None,
+    match last {
+        Some(last) if outcomes.len() == debits => Ok(Debited { outcomes, ..last }),
+        _ => Err(LedgerError::Unexpected("om_debit")),
     }
 }

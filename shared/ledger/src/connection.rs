@@ -53,12 +53,10 @@ impl LedgerError {
 
 impl From<RedisError> for LedgerError {
     fn from(error: RedisError) -> Self {
-        // A pipeline says of each of its calls what was wrong with it.
-        let ours = error.clone().into_server_errors();
-        match ours.as_deref().and_then(|errors| errors.first()) {
-            Some((_, first)) if first.code() == "CONFLICT" => return Self::Conflict(error),
-            // What our own functions say of arguments.
-            Some((_, first)) if first.code() == "INVALID" => return Self::Refused(error),
+        match error.code() {
+            Some("CONFLICT") => return Self::Conflict(error),
+            // What our own functions say of arguments, and Valkey of a key that is none of ours.
+            Some("INVALID" | "WRONGTYPE") => return Self::Refused(error),
             _ => {}
         }
         let refused = matches!(
@@ -161,28 +159,56 @@ impl Ledger {
 
     /// Runs calls of our functions, and loads the functions first where Valkey
     /// lacks them (it is new, or came back empty). All calls must be idempotent.
-    pub(crate) async fn call(&self, calls: &Pipeline) -> Result<Vec<Value>, LedgerError> {
-        let load = async || self.load(&self.registry.code).await;
-        self.call_loaded(calls, load).await
+    pub(crate) async fn call(&self, calls: Pipeline) -> Result<Vec<Value>, LedgerError> {
+        let replies = self.call_each(calls, &self.registry.code).await?;
+        replies.into_iter().collect()
     }
 
-    /// The same for functions that `load` brings.
-    pub(crate) async fn call_loaded(
+    /// The same for functions that `code` has. What Valkey refuses of one call is the answer to
+    /// that call; an error is what can be tried again, with all of the calls.
+    pub(crate) async fn call_each(
         &self,
-        calls: &Pipeline,
-        load: impl AsyncFnOnce() -> Result<(), LedgerError>,
-    ) -> Result<Vec<Value>, LedgerError> {
-        match self.run(calls).await {
-            Err(error) if is_function_missing(&error) => {
-                load().await?;
-                Ok(self.run(calls).await?)
+        mut calls: Pipeline,
+        code: &str,
+    ) -> Result<Vec<Result<Value, LedgerError>>, LedgerError> {
+        let mut replies = self.run(&mut calls).await?;
+        // Only these: of one that was made, another answer would come.
+        let missing: Vec<_> = (0..replies.len())
+            .filter(|at| is_function_missing(&replies[*at]))
+            .collect();
+        if !missing.is_empty() {
+            self.load(code).await?;
+            let commands: Vec<_> = calls.cmd_iter().collect();
+            let mut again = Pipeline::new();
+            for at in &missing {
+                again.add_command(commands[*at].clone());
             }
-            other => Ok(other?),
+            for (at, reply) in missing.into_iter().zip(self.run(&mut again).await?) {
+                replies[at] = reply;
+            }
         }
+        let answers = replies.into_iter().map(|reply| match reply {
+            Value::ServerError(error) => match LedgerError::from(RedisError::from(error)) {
+                error if error.is_retryable() => Err(error),
+                refused => Ok(Err(refused)),
+            },
+            reply => Ok(Ok(reply)),
+        });
+        answers.collect()
     }
 
-    async fn run(&self, calls: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        calls.query_async(&mut self.connection.clone()).await
+    /// Returns one reply for each call; [`Value::ServerError`] where it failed.
+    async fn run(&self, calls: &mut Pipeline) -> Result<Vec<Value>, LedgerError> {
+        if calls.is_empty() {
+            return Ok(Vec::new());
+        }
+        calls.ignore_errors();
+        let replies: Vec<_> = calls.query_async(&mut self.connection.clone()).await?;
+        if replies.len() == calls.len() {
+            Ok(replies)
+        } else {
+            Err(LedgerError::Unexpected("a pipeline"))
+        }
     }
 
     pub(crate) async fn load(&self, code: &str) -> Result<(), LedgerError> {
@@ -194,6 +220,7 @@ impl Ledger {
     }
 }
 
-pub(crate) fn is_function_missing(error: &RedisError) -> bool {
-    error.to_string().contains("Function not found")
+fn is_function_missing(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error)
+        if error.details().is_some_and(|details| details.contains("Function not found")))
 }

@@ -1,22 +1,28 @@
 #!lua name=openmeter_credits
 -- Credit accounts: a public contract, version 1. API gateways call om_check; quota calls the rest.
--- A later version only adds arguments and members of replies, at their ends.
+-- A later version only adds functions, and arguments and members of replies at their ends.
 --
 -- Amounts are whole micro-credits (a millionth of a credit), written as decimal integers, at most
 -- 2^53 - 1 either way, since Lua's numbers are doubles. A step that would pass that bound changes
--- nothing and answers an error. Each call is one atomic step, on one account: KEYS has its key,
+-- nothing and answers an error; all errors of this library's own begin with INVALID, or CONFLICT.
+-- Each call is one atomic step on one account, and may be made again: the second time changes
+-- nothing. Call the primary: a replica has another run id, and so knows no account.
+--
+-- KEYS has the account's key,
 --   PREFIX:credits:{SUBJECT}     a hash; %, { and } in the subject are %25, %7B and %7D
 -- and what belongs to it has the same hash tag, so that it lives on the same node of a cluster:
 --   KEY:grants                   hash: idempotency key -> amount
 --   KEY:debits:DAY               hash: identity -> amount, by the day on which ingest took the event
 --   KEY:holds, KEY:expiry        hash: hold -> amount, and sorted set: hold -> when it ends, in ms
--- The account's own fields:
+-- Days are days since 1970. The account's own fields:
 --   balance   credits that were granted less what was debited; holds are not taken off
 --   limit     how far below zero the balance may go; absent = without end
 --   held      the sum of KEY:holds, those that ended since the last change among them
---   d:DAY     what was debited for events of that day (days since 1970)
---   sealed    the last day of which only the total is known
---   mark      the run id of the server that was told everything; see is_whole
+--   d:DAY     what was debited for events of that day, or what it was sealed with
+--   s:DAY     there if the day is sealed: when the total that it was sealed with was read
+--   sealed    the last sealed day. Of it and all earlier ones no more debits are taken
+--   mark      the run id of the server that was told everything; see is_ours
+--   telling   what om_tell answered: all that was told since then is still there; see tell
 --   base, topups   the balance after the last top-up, and how many there were
 --   notified  the highest threshold, in percent of base, that was announced since then
 
@@ -35,8 +41,9 @@ end
 
 -- A server that lost its data, or came back with an old snapshot, has another run id. What such an
 -- account says is not to be believed until it was opened again, from what ClickHouse has.
-local function is_whole(mark)
-    return mark == server_run_id()
+local function is_ours(mark)
+    local run = server_run_id()
+    return mark and string.sub(mark, 1, #run) == run
 end
 
 local function text(number)
@@ -73,6 +80,10 @@ local function number_at(key, field)
     return tonumber(redis.call('HGET', key, field) or '0')
 end
 
+local function debits_of(key, day)
+    return key .. ':debits:' .. day
+end
+
 -- The last day of which only the total is known.
 local function sealed_until(key)
     return tonumber(redis.call('HGET', key, 'sealed') or '-1')
@@ -85,6 +96,11 @@ end
 local function bounded(number)
     if not is_amount(number) then refuse('the account would pass 2^53 - 1 micro-credits') end
     return number
+end
+
+-- What a reply says of a sum of several amounts, each within the bound.
+local function clamped(number)
+    return math.max(-MOST, math.min(MOST, number))
 end
 
 local function now()
@@ -121,10 +137,10 @@ end
 -- gone stop also a call that costs nothing.
 local function verdict(key, cost)
     local fields = redis.call('HMGET', key, 'balance', 'limit', 'mark')
-    if not is_whole(fields[3]) then return { 0, '0', 'unknown' } end
+    if not is_ours(fields[3]) then return { 0, '0', 'unknown' } end
     local free = tonumber(fields[1] or '0') - held_now(key)
-    if not fields[2] then return { 1, text(free), 'unlimited' } end
-    local remaining = free + tonumber(fields[2])
+    if not fields[2] then return { 1, text(clamped(free)), 'unlimited' } end
+    local remaining = clamped(free + tonumber(fields[2]))
     if remaining > 0 and remaining >= cost then return { 1, text(remaining), 'ok' } end
     return { 0, text(remaining), 'spent' }
 end
@@ -132,18 +148,34 @@ end
 -- FCALL_RO om_check 1 KEY [COST]: may this subject make a call (that costs COST)?
 -- Reply: {1 or 0, what may be spent, word}. The words: ok; spent; unlimited (1, and the balance);
 -- unknown (0: no account, or one that was not opened since the server started).
+-- What may be spent is the balance, less what is held, and the limit added.
 local function check(keys, args)
     expect(keys, #args <= 1, 'om_check 1 KEY [COST]')
     return verdict(keys[1], args[1] and whole_of(args[1], 'COST') or 0)
 end
 
+-- FCALL_RO om_account 1 KEY: all that the account says of itself.
+-- Reply: {om_check's word, balance, limit or '' without end, held, base, topups, notified,
+-- last sealed day or ''}. What it says is not all there is when the word is unknown.
+local function account(keys, args)
+    expect(keys, #args == 0, 'om_account 1 KEY')
+    local key = keys[1]
+    local function word_at(field) return redis.call('HGET', key, field) or '' end
+    return { verdict(key, 0)[3], text(number_at(key, 'balance')), word_at('limit'),
+        text(held_now(key)), text(number_at(key, 'base')), number_at(key, 'topups'),
+        number_at(key, 'notified'), word_at('sealed') }
+end
+
 -- FCALL om_debit 1 KEY DAY (IDENTITY AMOUNT HOLD)...: takes off what events cost, each identity
 -- once, and ends the holds that they name ('' for none). DAY is that of the winner's ingest.
+-- At most 1000 events a call: it holds up every other one.
+-- A hold is ended also by an event that was debited before, perhaps by somebody who did not know
+-- what it names. So a name is for one hold: another of that name would end with a repeat.
 -- Reply: {balance, base, topups, notified, {1 debited, 0 it was before, -1 its day is sealed ...}}.
 local function debit(keys, args)
     expect(keys, #args >= 1 and (#args - 1) % 3 == 0, 'om_debit 1 KEY DAY (IDENTITY AMOUNT HOLD)...')
     local key, day = keys[1], text(whole_of(args[1], 'DAY'))
-    local debits, is_sealed = key .. ':debits:' .. day, tonumber(day) <= sealed_until(key)
+    local debits, is_sealed = debits_of(key, day), tonumber(day) <= sealed_until(key)
     local fresh, sum, results = {}, 0, {}
     for at = 2, #args, 3 do
         local identity, amount, result = args[at], amount_of(args[at + 1], 'AMOUNT'), 0
@@ -213,36 +245,82 @@ local function hold(keys, args)
     redis.call('HSET', key .. ':holds', id, text(amount))
     redis.call('ZADD', key .. ':expiry', text(ends), id)
     set(key, 'held', held)
-    return { 1, text(tonumber(found[2]) - amount), found[3] }
+    return { 1, verdict(key, 0)[2], found[3] }
 end
 
--- FCALL om_open 1 KEY LIMIT: says that all that there is to know of the account was told to this
--- server, and how far below zero its balance may go ('' = without end). Reply: balance.
+-- FCALL om_tell 1 KEY: begins to tell this server all that there is to know of the account.
+-- Reply: a token for om_open, the same to all who tell at a time: whatever one of them told since
+-- it got the token is there for the others too, or the token is gone with it.
+local function tell(keys, args)
+    expect(keys, #args == 0, 'om_tell 1 KEY')
+    local token = redis.call('HGET', keys[1], 'telling')
+    if token then return token end
+    local time = redis.call('TIME')
+    token = server_run_id() .. ':' .. time[1] .. '.' .. time[2]
+    redis.call('HSET', keys[1], 'telling', token)
+    return token
+end
+
+local function set_limit(key, limit)
+    if limit then set(key, 'limit', limit) else redis.call('HDEL', key, 'limit') end
+end
+
+-- FCALL om_open 1 KEY LIMIT TOKEN: says that since om_tell answered TOKEN all of the account was
+-- told to this server, and how far below zero its balance may go ('' = without end).
+-- Reply: {1 or 0, balance}; 0 and nothing changed when the account was lost meanwhile.
 local function open(keys, args)
-    expect(keys, #args == 1, 'om_open 1 KEY LIMIT')
-    local key = keys[1]
-    if args[1] == '' then
-        redis.call('HDEL', key, 'limit')
-    else
-        set(key, 'limit', whole_of(args[1], 'LIMIT'))
+    expect(keys, #args == 2 and args[2] ~= '', 'om_open 1 KEY LIMIT TOKEN')
+    local key, limit = keys[1], args[1] ~= '' and whole_of(args[1], 'LIMIT')
+    local is_there = redis.call('HGET', key, 'telling') == args[2]
+    if is_there then
+        set_limit(key, limit)
+        redis.call('HSET', key, 'mark', server_run_id())
     end
-    redis.call('HSET', key, 'mark', server_run_id())
-    return text(number_at(key, 'balance'))
+    return { is_there and 1 or 0, text(number_at(key, 'balance')) }
 end
 
--- FCALL om_seal 1 KEY DAY TOTAL: sets what the events of a day cost, of which no more debits are
--- taken: the single ones are forgotten. Days are sealed in their order, and again when a late row
--- comes. Reply: balance.
+-- FCALL om_limit 1 KEY LIMIT: changes how far below zero the balance may go ('' = without end).
+-- Reply: 1; 0 and nothing changed when the account is unknown.
+local function limit(keys, args)
+    expect(keys, #args == 1, 'om_limit 1 KEY LIMIT')
+    local most = args[1] ~= '' and whole_of(args[1], 'LIMIT')
+    if not is_ours(redis.call('HGET', keys[1], 'mark')) then return 0 end
+    set_limit(keys[1], most)
+    return 1
+end
+
+-- FCALL om_seal 1 KEY DAY TOTAL AS_OF: sets what the events of a day cost, of which no more debits
+-- are taken: the single ones are forgotten. Days are sealed in their order, and again when a late
+-- row comes. AS_OF grows with the time at which TOTAL was read.
+-- Reply: {1 or 0, balance}; 0 and nothing changed when a total that was read later is there.
 local function seal(keys, args)
-    expect(keys, #args == 2, 'om_seal 1 KEY DAY TOTAL')
+    expect(keys, #args == 3, 'om_seal 1 KEY DAY TOTAL AS_OF')
     local key, day, total = keys[1], whole_of(args[1], 'DAY'), amount_of(args[2], 'TOTAL')
-    local field = 'd:' .. text(day)
-    local balance = bounded(number_at(key, 'balance') + number_at(key, field) - total)
+    local as_of, name = whole_of(args[3], 'AS_OF'), text(day)
+    local balance = number_at(key, 'balance')
+    if as_of < number_at(key, 's:' .. name) then return { 0, text(balance) } end
+    balance = bounded(balance + number_at(key, 'd:' .. name) - total)
     set(key, 'balance', balance)
-    set(key, field, total)
-    redis.call('UNLINK', key .. ':debits:' .. text(day))
+    set(key, 'd:' .. name, total)
+    set(key, 's:' .. name, as_of)
+    redis.call('UNLINK', debits_of(key, name))
     if day > sealed_until(key) then set(key, 'sealed', day) end
-    return text(balance)
+    return { 1, text(balance) }
+end
+
+-- FCALL om_forget 1 KEY: all of an account but its holds, so that it can be told from nothing.
+-- It is unknown afterwards. Reply: OK.
+local function forget(keys, args)
+    expect(keys, #args == 0, 'om_forget 1 KEY')
+    local key = keys[1]
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+        local day = string.match(field, '^d:(%d+)$')
+        if day then redis.call('UNLINK', debits_of(key, day)) end
+    end
+    local held = number_at(key, 'held')
+    redis.call('UNLINK', key, key .. ':grants')
+    if held ~= 0 then set(key, 'held', held) end
+    return redis.status_reply('OK')
 end
 
 -- FCALL om_notified 1 KEY TOPUPS PERCENT: remembers that a threshold was announced, unless the
@@ -255,14 +333,27 @@ local function notified(keys, args)
     return 1
 end
 
+-- A server that passed its role on and took it back finds marks of its own, which know nothing of
+-- what came between. So whatever changes an account takes away what other servers said of it.
+local function changing(step)
+    return function(keys, args)
+        for _, field in ipairs(keys[1] and { 'mark', 'telling' } or {}) do
+            local mark = redis.call('HGET', keys[1], field)
+            if mark and not is_ours(mark) then redis.call('HDEL', keys[1], field) end
+        end
+        return step(keys, args)
+    end
+end
+
 local READS = { 'no-writes' }
 redis.register_function { function_name = 'om_check', callback = check, flags = READS }
-redis.register_function('om_debit', debit)
-redis.register_function('om_credit', credit)
-redis.register_function('om_hold', hold)
-redis.register_function('om_open', open)
-redis.register_function('om_seal', seal)
-redis.register_function('om_notified', notified)
+redis.register_function { function_name = 'om_account', callback = account, flags = READS }
+for name, step in pairs {
+    om_debit = debit, om_credit = credit, om_hold = hold, om_tell = tell, om_open = open,
+    om_limit = limit, om_seal = seal, om_forget = forget, om_notified = notified,
+} do
+    redis.register_function(name, changing(step))
+end
 -- FCALL_RO om_version 0: the contract's version.
 redis.register_function {
     function_name = 'om_version', callback = function() return VERSION end, flags = READS }

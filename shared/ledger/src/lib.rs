@@ -16,6 +16,8 @@ mod registry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use accounts::{Accounts, Check, Debit, Debited, Outcome, Standing};
+pub use accounts::{
+    Account, Accounts, Check, DayDebits, Debit, Debited, Outcome, Seal, Standing, Telling,
+};
 pub use connection::{Ledger, LedgerConfig, LedgerError};
 pub use registry::{JudgeError, Judged, Registry, RegistryConfig};

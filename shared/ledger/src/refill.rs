@@ -126,7 +126,7 @@ impl Registry {
                 .arg(self.kept_millis())
                 .arg(&progress.token);
         }
-        self.ledger.call(&calls).await?;
+        self.ledger.call(calls).await?;
         tracing::warn!("the identity registry is empty or incomplete: filling it from the store");
         Ok(progress)
     }
@@ -147,7 +147,7 @@ impl Registry {
                 .arg(token);
         }
         calls.cmd("DEL").arg(self.global_key("progress"));
-        let replies = self.ledger.call(&calls).await?;
+        let replies = self.ledger.call(calls).await?;
         let opened = replies
             .iter()
             .take(BUCKETS)

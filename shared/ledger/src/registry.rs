@@ -55,6 +55,15 @@ pub struct Judged {
     epochs: Vec<Arc<str>>,
 }
 
+/// What the registry knows by itself of a batch.
+struct Told {
+    judged: Judged,
+    /// The places of claims that only the store can judge, in order.
+    unknown: Vec<usize>,
+    /// Whether the registry lost data that they need.
+    lost: bool,
+}
+
 /// What the registry answers about one claim.
 struct Answer {
     epoch: Arc<str>,
@@ -121,6 +130,41 @@ impl Registry {
         claims: &[Claim],
         history: &H,
     ) -> Result<Judged, JudgeError<H::Error>> {
+        let Told {
+            mut judged,
+            unknown,
+            lost,
+        } = self.tell(claims).await?;
+        if !unknown.is_empty() {
+            self.look_up(claims, &unknown, history, &mut judged).await?;
+        }
+        if lost && let Err(error) = self.refill(history).await {
+            // The batch is judged all the same; the next one goes on with the refill.
+            metrics::counter!("openmeter_registry_refill_failed_total").increment(1);
+            tracing::error!(
+                error = chain(&error),
+                "the identity registry cannot be filled"
+            );
+        }
+        Ok(judged)
+    }
+
+    /// Registers the claims, in order, as [`Registry::judge`] does, and returns who won as far as
+    /// that is known without the store. Idempotent.
+    ///
+    /// It is `None`, and nothing is registered, where the registry lost its data, and for all
+    /// claims of an identity of which one is so old that its winner may have been let go.
+    pub async fn known(&self, claims: &[Claim]) -> Result<Vec<Option<Seen>>, LedgerError> {
+        let told = self.tell(claims).await?;
+        let mut winners: Vec<_> = told.judged.winners.into_iter().map(Some).collect();
+        for place in told.unknown {
+            winners[place] = None;
+        }
+        Ok(winners)
+    }
+
+    /// Registers what the registry can judge by itself.
+    async fn tell(&self, claims: &[Claim]) -> Result<Told, LedgerError> {
         let trusted_from = micros(SystemTime::now()) - as_micros(self.config.lag);
         // The registry may have let go what these would repeat.
         let is_old = |claim: &Claim| {
@@ -158,20 +202,13 @@ impl Registry {
                 }
             }
         }
-        if !unknown.is_empty() {
-            // In the batch's order: of two equal identities the first must win.
-            unknown.sort_unstable();
-            self.look_up(claims, &unknown, history, &mut judged).await?;
-        }
-        if lost && let Err(error) = self.refill(history).await {
-            // The batch is judged all the same; the next one goes on with the refill.
-            metrics::counter!("openmeter_registry_refill_failed_total").increment(1);
-            tracing::error!(
-                error = chain(&error),
-                "the identity registry cannot be filled"
-            );
-        }
-        Ok(judged)
+        // In the batch's order: of two equal identities the first must win.
+        unknown.sort_unstable();
+        Ok(Told {
+            judged,
+            unknown,
+            lost,
+        })
     }
 
     /// Judges the claims at these places by the store's memory and lets the
@@ -249,7 +286,7 @@ impl Registry {
             // A registration of nothing: it answers with the epoch, if it is still current.
             self.add_registration(&mut calls, Mode::Trust, *bucket, &[]);
         }
-        for (bucket, reply) in touched.into_iter().zip(self.ledger.call(&calls).await?) {
+        for (bucket, reply) in touched.into_iter().zip(self.ledger.call(calls).await?) {
             epochs[bucket] = Reply::read(reply)?.epoch;
         }
         Ok(epochs)
@@ -274,7 +311,7 @@ impl Registry {
             self.add_registration(&mut calls, mode, *bucket, &claims);
         }
         let mut answers: Vec<Option<Answer>> = (0..claims.len()).map(|_| None).collect();
-        for ((_, places), reply) in groups.into_iter().zip(self.ledger.call(&calls).await?) {
+        for ((_, places), reply) in groups.into_iter().zip(self.ledger.call(calls).await?) {
             let reply = Reply::read(reply)?;
             let trusted = !reply.winners.is_empty();
             if trusted && reply.winners.len() != places.len() {
