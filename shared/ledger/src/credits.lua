@@ -348,12 +348,15 @@ end
 local READS = { 'no-writes' }
 redis.register_function { function_name = 'om_check', callback = check, flags = READS }
 redis.register_function { function_name = 'om_account', callback = account, flags = READS }
-for name, step in pairs {
-    om_debit = debit, om_credit = credit, om_hold = hold, om_tell = tell, om_open = open,
-    om_limit = limit, om_seal = seal, om_forget = forget, om_notified = notified,
-} do
-    redis.register_function(name, changing(step))
-end
+redis.register_function('om_debit', changing(debit))
+redis.register_function('om_credit', changing(credit))
+redis.register_function('om_hold', changing(hold))
+redis.register_function('om_tell', changing(tell))
+redis.register_function('om_open', changing(open))
+redis.register_function('om_limit', changing(limit))
+redis.register_function('om_seal', changing(seal))
+redis.register_function('om_forget', changing(forget))
+redis.register_function('om_notified', changing(notified))
 -- FCALL_RO om_version 0: the contract's version.
 redis.register_function {
     function_name = 'om_version', callback = function() return VERSION end, flags = READS }
