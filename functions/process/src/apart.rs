@@ -7,9 +7,10 @@
 
 use std::{fmt, sync::PoisonError};
 
+use model::Prepared;
 use store::StoreError;
 
-use crate::{Prepared, Process, ProcessError, rows::Rows};
+use crate::{Process, ProcessError, rows::Rows};
 
 /// How many events may fail alone, and none be taken, before it is asked whether the store
 /// takes any.
@@ -17,11 +18,11 @@ const FEW: usize = 8;
 
 /// An event that the store does not take, and will not when it comes again.
 #[derive(Debug)]
-pub struct Unstorable {
+pub(crate) struct Unstorable {
     /// Its place in the batch.
-    pub index: usize,
+    pub(crate) index: usize,
     /// What the store said.
-    pub reason: StoreError,
+    pub(crate) reason: StoreError,
 }
 
 impl fmt::Display for Unstorable {

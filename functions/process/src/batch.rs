@@ -10,18 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use delivery::{Dead, Function, Refused};
 use jiff::Timestamp;
 use ledger::{JudgeError, Judged, Registry};
-use model::{Claim, UsageEvent, Verdict, micros};
+use model::{Claim, Prepared, Verdict, micros};
 use runtime::Meters;
 use store::{Store, StoreError};
-use tokio::{sync::OnceCell, task::JoinError};
+use tokio::sync::OnceCell;
 
-use crate::{
-    apart::{Unstorable, Witness},
-    prepare::Prepared,
-    rows::Rows,
-};
+use crate::{apart::Witness, rows::Rows};
 
 /// Why a batch was not counted. Nothing of it may be acknowledged then; counting it
 /// again is harmless.
@@ -36,9 +33,6 @@ pub enum ProcessError {
     /// The store refuses whatever it is given, and blames the rows.
     #[error("the store refuses every event alike: the fault is not theirs")]
     Alike(#[source] StoreError),
-    /// The meters could not be applied, which is a mistake in this program.
-    #[error("the meters were not applied")]
-    Apply(#[from] JoinError),
 }
 
 /// The winners of a batch, and when they were asked for.
@@ -81,45 +75,6 @@ impl Process {
         &self.store
     }
 
-    /// Checks Valkey and brings the tables to this version, unless that was done before.
-    pub async fn prepare(&self) -> Result<(), ProcessError> {
-        let check = async || {
-            let checked = self.registry.check().await;
-            checked.map_err(|error| cannot_judge(error.into()))
-        };
-        let migrate = async || Ok(self.store.migrate().await?);
-        let prepare = || async { tokio::try_join!(check(), migrate()).map(drop) };
-        self.prepared.get_or_try_init(prepare).await.map(drop)
-    }
-
-    /// Counts a batch from end to end, and returns the events that the store does not take.
-    pub async fn count(&self, events: Vec<UsageEvent>) -> Result<Vec<Unstorable>, ProcessError> {
-        self.prepare().await?;
-        let batch = self.apply(events).await?;
-        let asked = self.judge(&batch).await?;
-        self.write(&batch, &asked).await
-    }
-
-    /// Applies the meters that are in force now, on a thread of its own since it is the work
-    /// of a core.
-    pub async fn apply(&self, events: Vec<UsageEvent>) -> Result<Vec<Prepared>, ProcessError> {
-        let catalog = self.meters.current();
-        let apply = move || -> Vec<_> {
-            let prepare = |event| Prepared::new(&catalog, event);
-            events.into_iter().map(prepare).collect()
-        };
-        Ok(tokio::task::spawn_blocking(apply).await?)
-    }
-
-    /// Finds out who was first of each identity of a batch: the first half of counting it.
-    ///
-    /// Batches must be judged in the order in which they were read, and may be so before
-    /// the one before is written: the registry remembers what the store does not know yet.
-    pub async fn judge(&self, batch: &[Prepared]) -> Result<Asked, ProcessError> {
-        self.remember(batch, false);
-        self.ask_registry(batch).await
-    }
-
     pub(crate) async fn ask_registry(&self, batch: &[Prepared]) -> Result<Asked, ProcessError> {
         let asked_at = self.versions(batch.len());
         let judged = self.registry.judge(&claims(batch), &self.store).await;
@@ -130,23 +85,6 @@ impl Process {
             asked_at,
             known_at,
         })
-    }
-
-    /// Writes rows by the winners and asks whether they still stand: when this returns,
-    /// ClickHouse has the rows and the events may be acknowledged, but for those that are
-    /// returned: the store takes the others and will never take them.
-    ///
-    /// Killed anywhere, it leaves identities registered and rows written, or not; the
-    /// same batch then registers the same winners and writes the same rows.
-    pub async fn write(
-        &self,
-        batch: &[Prepared],
-        asked: &Asked,
-    ) -> Result<Vec<Unstorable>, ProcessError> {
-        match self.count_block(batch, asked).await? {
-            None => Ok(Vec::new()),
-            Some(error) => self.write_apart(batch, error).await,
-        }
     }
 
     /// Counts a batch as one block, or none of it that counts as written; what is returned
@@ -223,6 +161,53 @@ impl Process {
             .free_version
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free);
         now.max(free.unwrap_or_default())
+    }
+}
+
+impl Function for Process {
+    const NAME: &'static str = "process";
+    const DEAD: Dead = Dead::Bury;
+    type Asked = Asked;
+    type Error = ProcessError;
+
+    fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Checks Valkey and brings the tables to this version, unless that was done before.
+    async fn prepare(&self) -> Result<(), ProcessError> {
+        let check = async || {
+            let checked = self.registry.check().await;
+            checked.map_err(|error| cannot_judge(error.into()))
+        };
+        let migrate = async || Ok(self.store.migrate().await?);
+        let prepare = || async { tokio::try_join!(check(), migrate()).map(drop) };
+        self.prepared.get_or_try_init(prepare).await.map(drop)
+    }
+
+    /// Finds out who was first of each identity of a batch: the registry remembers what the
+    /// store does not know yet.
+    async fn judge(&self, batch: &[Prepared]) -> Result<Asked, ProcessError> {
+        self.remember(batch, false);
+        self.ask_registry(batch).await
+    }
+
+    /// Writes rows by the winners and asks whether they still stand: when this returns,
+    /// ClickHouse has the rows and the events may be acknowledged, but for those that are
+    /// returned: the store takes the others and will never take them.
+    ///
+    /// Killed anywhere, it leaves identities registered and rows written, or not; the
+    /// same batch then registers the same winners and writes the same rows.
+    async fn write(&self, batch: &[Prepared], asked: &Asked) -> Result<Vec<Refused>, ProcessError> {
+        let Some(error) = self.count_block(batch, asked).await? else {
+            return Ok(Vec::new());
+        };
+        let unstorable = self.write_apart(batch, error).await?;
+        let refused = unstorable.into_iter().map(|one| Refused {
+            index: one.index,
+            reason: one.to_string(),
+        });
+        Ok(refused.collect())
     }
 }
 

@@ -11,11 +11,11 @@ use std::{
 
 use jiff::Timestamp;
 use ledger::{Ledger, LedgerConfig, Registry, RegistryConfig};
-use model::{Catalog, Claim, History, Identity, Seen, SeenPage, UsageEvent};
+use model::{Catalog, Claim, History, Identity, Prepared, Seen, SeenPage, UsageEvent};
 use proptest::prelude::*;
 use store::State;
 
-use crate::{batch::Asked, prepare::Prepared, rows::Rows};
+use crate::{batch::Asked, rows::Rows};
 
 mod push;
 

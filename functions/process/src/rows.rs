@@ -13,10 +13,8 @@
 //!   A delivery that wins such a place was judged after that, and so was one that gives it up.
 //! - What a winner says of its own place has the time after it was judged.
 
-use model::{Seen, Verdict};
+use model::{Prepared, Seen, Verdict};
 use store::{EventRow, State, UsageRecord};
-
-use crate::prepare::Prepared;
 
 const CONFLICT: &str =
     "conflict: an event of this source and id was counted before, with other content";

@@ -6,6 +6,7 @@
 //! - [`History`]: what the store remembers of counted events
 //! - [`Catalog`], [`Meter`], [`Aggregation`]: the meters, read from YAML
 //! - [`Applied`], [`Usage`], [`Invalid`]: what an event adds to each meter, or why not
+//! - [`Prepared`]: one event with the meters applied: what it claims and what it would add
 //! - [`Decimal`], [`Total`]: exact values and sums
 //! - [`Window`], [`WindowSize`], [`MeterQuery`], [`UsageRow`]: questions and answers
 //! - [`QuotaRules`], [`PriceList`], [`Policies`]: what usage costs and who may overdraw, from YAML
@@ -25,6 +26,7 @@ mod meter;
 mod mistakes;
 mod path;
 mod policy;
+mod prepared;
 mod price;
 mod quota_rules;
 mod usage;
@@ -42,7 +44,8 @@ pub use json::parse_json;
 pub use meter::{Aggregation, GroupBy, Meter, SUBJECT};
 pub use path::{DataPath, PathError};
 pub use policy::{Policies, Policy};
-pub use price::{PriceError, PriceList};
+pub use prepared::Prepared;
+pub use price::{EventPrice, PriceError, PriceList, PriceSpan};
 pub use quota_rules::{QuotaRules, QuotaRulesError};
 pub use usage::{MeterQuery, UsageRow};
 pub use wanted::{Password, WantedSetting};

@@ -1,47 +1,46 @@
-//! Pull mode: a consumer group's member that counts batches of tens of thousands.
+//! Pull mode: a consumer group's member that takes batches of tens of thousands.
 //!
-//! Offsets are committed when ClickHouse has the rows. Killed before that, the batch
-//! comes again, to this process or another, and makes the same rows.
+//! Offsets are committed when a batch is written. Killed before that, it comes again, to this
+//! process or another.
 
 use std::{future::Future, time::Duration};
 
+use model::Prepared;
 use runtime::CancellationToken;
 use stream::{Batch, BatchLimits, Consumer, DeadRecord, DecodeError, KafkaConfig};
 use tokio::pin;
 
 use crate::{
-    batch::{Asked, Process},
-    dead::Dead,
-    prepare::Prepared,
+    Function,
+    dead::Burials,
+    function::{apply, count_retry},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A batch on its way: ready to be written, not yet acknowledged.
-struct InHand {
+struct InHand<A> {
     batch: Batch,
     prepared: Vec<Prepared>,
-    asked: Asked,
+    asked: A,
 }
 
-/// Takes batches from a consumer group and counts them.
-pub(crate) struct Pull {
-    pub(crate) process: Process,
+/// Takes batches from a consumer group.
+pub(crate) struct Pull<F> {
+    pub(crate) function: F,
     pub(crate) kafka: KafkaConfig,
     pub(crate) group: String,
     pub(crate) limits: BatchLimits,
-    pub(crate) dead: Dead,
+    pub(crate) burials: Burials,
     pub(crate) stop: CancellationToken,
 }
 
-/// Counts what the topic has and gets, until told to stop.
-pub(crate) async fn pull(pull: Pull) -> anyhow::Result<()> {
-    if pull
-        .until_done("create the topics", || create_topics(&pull.kafka))
-        .await
-        .is_none()
-    {
+/// Takes what the topic has and gets, until told to stop.
+pub(crate) async fn pull<F: Function>(pull: Pull<F>) -> anyhow::Result<()> {
+    let read = Some(pull.kafka.topic.as_str());
+    let create = || pull.burials.create_topics(&pull.kafka, read);
+    if pull.until_done("create the topics", create).await.is_none() {
         return Ok(());
     }
     let mut consumer = Consumer::connect(&pull.kafka, &pull.group)?;
@@ -50,14 +49,10 @@ pub(crate) async fn pull(pull: Pull) -> anyhow::Result<()> {
     ended
 }
 
-async fn create_topics(kafka: &KafkaConfig) -> anyhow::Result<()> {
-    Ok(stream::create_topics(kafka, &[&kafka.topic, &kafka.dead_topic]).await?)
-}
-
-impl Pull {
+impl<F: Function> Pull<F> {
     async fn run(&self, consumer: &mut Consumer) -> anyhow::Result<()> {
         // Readiness tells people; a consumer has nobody who would wait for it.
-        let prepare = || async { Ok(self.process.prepare().await?) };
+        let prepare = || async { Ok(self.function.prepare().await?) };
         if self
             .until_done("use valkey and the tables", prepare)
             .await
@@ -100,14 +95,10 @@ impl Pull {
         }
     }
 
-    /// Applies the meters and finds out who was first; `None` when told to stop before that
-    /// was known.
-    async fn take(&self, mut batch: Batch) -> anyhow::Result<Option<InHand>> {
-        let prepared = self
-            .process
-            .apply(std::mem::take(&mut batch.events))
-            .await?;
-        let judge = || async { Ok(self.process.judge(&prepared).await?) };
+    /// Applies the meters and judges a batch; `None` when told to stop before that was done.
+    async fn take(&self, mut batch: Batch) -> anyhow::Result<Option<InHand<F::Asked>>> {
+        let prepared = apply(&self.function, std::mem::take(&mut batch.events)).await?;
+        let judge = || async { Ok(self.function.judge(&prepared).await?) };
         let asked = self.until_done("judge a batch", judge).await;
         Ok(asked.map(|asked| InHand {
             batch,
@@ -117,24 +108,23 @@ impl Pull {
     }
 
     /// Writes a batch and buries its dead; `None` when told to stop before it was done.
-    async fn write(&self, in_hand: &InHand) -> Option<()> {
+    async fn write(&self, in_hand: &InHand<F::Asked>) -> Option<()> {
         let InHand {
             batch,
             prepared,
             asked,
         } = in_hand;
-        let write = || async { Ok(self.process.write(prepared, asked).await?) };
-        let unstorable = self.until_done("write a batch", write).await?;
-        let unstorable: Vec<DeadRecord> = unstorable
+        let write = || async { Ok(self.function.write(prepared, asked).await?) };
+        let refused = self.until_done("write a batch", write).await?;
+        let refused: Vec<DeadRecord> = refused
             .into_iter()
-            .map(|unstorable| {
-                let event = &prepared[unstorable.index].event;
-                let reason = DecodeError::whole(unstorable.to_string());
-                batch.dead_record(unstorable.index, event, reason)
+            .map(|refused| {
+                let event = &prepared[refused.index].event;
+                batch.dead_record(refused.index, event, DecodeError::whole(refused.reason))
             })
             .collect();
-        for records in [&batch.dead, &unstorable] {
-            let bury = || self.dead.bury(&self.kafka.topic, records);
+        for records in [&batch.dead, &refused] {
+            let bury = || self.burials.bury(&self.kafka.topic, records);
             self.until_done("bury dead records", bury).await?;
         }
         Some(())
@@ -142,9 +132,9 @@ impl Pull {
 
     /// Tries until it is done: whoever is away comes back, and nothing here is to be
     /// skipped. `None` when told to stop meanwhile.
-    async fn until_done<T, F, Fut>(&self, what: &'static str, mut attempt: F) -> Option<T>
+    async fn until_done<T, A, Fut>(&self, what: &'static str, mut attempt: A) -> Option<T>
     where
-        F: FnMut() -> Fut,
+        A: FnMut() -> Fut,
         Fut: Future<Output = anyhow::Result<T>>,
     {
         let mut pause = FIRST_PAUSE;
@@ -152,8 +142,7 @@ impl Pull {
             match attempt().await {
                 Ok(done) => return Some(done),
                 Err(error) => {
-                    metrics::counter!("openmeter_process_retries_total", "step" => what)
-                        .increment(1);
+                    count_retry::<F>(what);
                     tracing::warn!(error = format!("{error:#}"), "cannot {what} yet");
                 }
             }

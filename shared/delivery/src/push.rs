@@ -1,8 +1,8 @@
-//! Push: each request brings one event, and those in flight together are counted as one batch.
+//! Push: each request brings one event, and those in flight together are taken as one batch.
 //!
 //! While a block is written the next one gathers, so a block has as many events as there are
 //! requests in the time that one takes, and who comes alone waits for nobody. A request is answered
-//! when ClickHouse has its event, and a client that is gone by then changes nothing.
+//! when its event is written, and a client that is gone by then changes nothing.
 //!
 //! Nobody promises an order here: deliveries of one identity can overtake each other, and be in
 //! two instances at once. Whichever the registry is asked about first wins, and what was said of
@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Process, Unstorable};
+use crate::{
+    Function,
+    function::{count_retry, take},
+};
 
 /// How long a request waits for its answer, from its arrival: less than any delivery timeout of
 /// Knative's, so that it is we who say "later".
@@ -30,7 +33,7 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// next block begins. Else there are two halves that wait for each other, in twice as many blocks.
 const COME_BACK: Duration = Duration::from_millis(2);
 
-/// Why an event was not counted.
+/// Why an event was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
     /// As much as memory is for is under way.
@@ -39,9 +42,9 @@ pub(crate) enum PushError {
     /// Valkey or ClickHouse is away, or slow.
     #[error("the event could not be counted yet")]
     Later,
-    /// It can never be counted.
+    /// It can never be taken.
     #[error("{0}")]
-    Dead(Unstorable),
+    Dead(String),
 }
 
 /// An event that waits for its block.
@@ -53,7 +56,7 @@ struct Waiting {
     _place: OwnedSemaphorePermit,
 }
 
-/// Counts events that come one by one. Cheap to clone.
+/// Takes events that come one by one. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Push {
     queue: mpsc::UnboundedSender<Waiting>,
@@ -62,11 +65,11 @@ pub(crate) struct Push {
 }
 
 impl Push {
-    /// Starts to count, in blocks of at most `limits`, with at most `in_flight` bytes of events
-    /// in memory.
-    pub(crate) fn start(process: Process, limits: BatchLimits, in_flight: usize) -> Self {
+    /// Starts to give `function` blocks of at most `limits`, with at most `in_flight` bytes of
+    /// events in memory.
+    pub(crate) fn start<F: Function>(function: F, limits: BatchLimits, in_flight: usize) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(count_all(process, limits, waiting));
+        tokio::spawn(take_all(function, limits, waiting));
         Self {
             queue,
             budget: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
@@ -82,8 +85,8 @@ impl Push {
             .map_err(|_| PushError::Busy)
     }
 
-    /// Counts an event, and returns when ClickHouse has it. Nobody waits for it after `until`.
-    pub(crate) async fn count(
+    /// Has an event taken, and returns when it is written. Nobody waits for it after `until`.
+    pub(crate) async fn take(
         &self,
         event: UsageEvent,
         place: OwnedSemaphorePermit,
@@ -103,9 +106,9 @@ impl Push {
     }
 }
 
-/// Counts block after block until nobody can bring an event any more.
-async fn count_all(
-    process: Process,
+/// Takes block after block until nobody can bring an event any more.
+async fn take_all<F: Function>(
+    function: F,
     limits: BatchLimits,
     mut waiting: mpsc::UnboundedReceiver<Waiting>,
 ) {
@@ -115,13 +118,13 @@ async fn count_all(
         let is_shared = block.len() > 1;
         let began = Instant::now();
         // A task of its own, so that a panic fails one block and not all that come after it.
-        let counted = tokio::spawn(count_block(process.clone(), block)).await;
-        let is_counted = counted.unwrap_or_else(|error| {
+        let taken = tokio::spawn(take_block(function.clone(), block)).await;
+        let is_taken = taken.unwrap_or_else(|error| {
             tracing::error!(%error, "a block was not counted");
             false
         });
         // After one that failed, or that had nobody, whoever comes may try.
-        takes = if is_counted {
+        takes = if is_taken {
             began.elapsed()
         } else {
             Duration::ZERO
@@ -160,8 +163,8 @@ async fn gather(
     }
 }
 
-/// Counts a block and answers its requests, while any of them waits. Returns whether it did.
-async fn count_block(process: Process, block: Vec<Waiting>) -> bool {
+/// Takes a block and answers its requests, while any of them waits. Returns whether it did.
+async fn take_block<F: Function>(function: F, block: Vec<Waiting>) -> bool {
     let Some(until) = block.iter().map(|waiting| waiting.until).max() else {
         return false;
     };
@@ -169,25 +172,24 @@ async fn count_block(process: Process, block: Vec<Waiting>) -> bool {
         .into_iter()
         .map(|waiting| (waiting.event, (waiting.answer, waiting._place)))
         .unzip();
-    let unstorable = match timeout_at(until, process.count(events)).await {
-        Ok(Ok(unstorable)) => unstorable,
-        Ok(Err(error)) => return failed(error.into(), answers.len()),
-        Err(elapsed) => return failed(elapsed.into(), answers.len()),
+    let refused = match timeout_at(until, take(&function, events)).await {
+        Ok(Ok(refused)) => refused,
+        Ok(Err(error)) => return failed::<F>(error, answers.len()),
+        Err(elapsed) => return failed::<F>(elapsed.into(), answers.len()),
     };
     let mut results: Vec<_> = answers.iter().map(|_| Ok(())).collect();
-    for unstorable in unstorable {
-        let index = unstorable.index;
-        results[index] = Err(PushError::Dead(unstorable));
+    for refused in refused {
+        results[refused.index] = Err(PushError::Dead(refused.reason));
     }
     for ((answer, _place), result) in answers.into_iter().zip(results) {
-        // Whoever went away meanwhile sends it again, and finds it counted.
+        // Whoever went away meanwhile sends it again, and finds it taken.
         answer.send(result).ok();
     }
     true
 }
 
-fn failed(error: anyhow::Error, events: usize) -> bool {
-    metrics::counter!("openmeter_process_retries_total", "step" => "count a block").increment(1);
+fn failed<F: Function>(error: anyhow::Error, events: usize) -> bool {
+    count_retry::<F>("count a block");
     tracing::warn!(
         error = format!("{error:#}"),
         events,
@@ -199,17 +201,17 @@ fn failed(error: anyhow::Error, events: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::laws::delivery;
+    use crate::tally::event;
 
     #[tokio::test]
     async fn who_cannot_wait_for_a_block_is_told_so_at_once() {
         let (queue, mut waiting) = mpsc::unbounded_channel();
         let budget = Arc::new(Semaphore::new(3));
         let mut answers = Vec::new();
-        for (id, seconds) in [(0, 8), (1, 18), (2, 20)] {
+        for (id, seconds) in [("0", 8), ("1", 18), ("2", 20)] {
             let (answer, answered) = oneshot::channel();
             let waiting = Waiting {
-                event: delivery(id, 10, 0, 100).event,
+                event: event(id),
                 size: 1,
                 until: Instant::now() + Duration::from_secs(seconds),
                 answer,

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use model::{
+use crate::{
     Applied, Catalog, Claim, Content, Identity, Invalid, Seen, Usage, UsageEvent, is_countable,
     kept_time, micros,
 };
@@ -13,8 +13,10 @@ static UNTIMELY: LazyLock<String> = LazyLock::new(|| Invalid::TimeOutOfRange.to_
 /// An event with what it claims and what it would add.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    pub(crate) event: UsageEvent,
-    pub(crate) claim: Claim,
+    /// As it was read; a time that no column holds is kept among its attributes.
+    pub event: UsageEvent,
+    /// Which delivery it is, of which identity.
+    pub claim: Claim,
     /// What it adds to each meter that takes the time at which it is counted.
     usage: Vec<Usage>,
     /// Why a meter, or every one, cannot use it, whenever it is counted.
@@ -22,7 +24,7 @@ pub struct Prepared {
     /// The same as one text; empty if all can.
     error: String,
     /// The hash of the definitions that were applied.
-    pub(crate) definitions: u64,
+    pub definitions: u64,
 }
 
 impl Prepared {
@@ -60,7 +62,7 @@ impl Prepared {
 
     /// Returns the validation error of the event, counted at `time` (microseconds since
     /// 1970); empty if it has none.
-    pub(crate) fn error_at(&self, time: i64) -> &str {
+    pub fn error_at(&self, time: i64) -> &str {
         if self.error.is_empty() && !is_countable(time) {
             &UNTIMELY
         } else {
@@ -69,18 +71,18 @@ impl Prepared {
     }
 
     /// Returns what it adds, counted at `time` (microseconds since 1970).
-    pub(crate) fn usage_at(&self, time: i64) -> impl Iterator<Item = &Usage> {
+    pub fn usage_at(&self, time: i64) -> impl Iterator<Item = &Usage> {
         let takes = move |usage: &&Usage| is_countable(time) && usage.meter.takes(time);
         self.usage.iter().filter(takes)
     }
 
     /// Returns whether it adds to any meter at its own time.
-    pub(crate) fn adds(&self) -> bool {
+    pub fn adds(&self) -> bool {
         self.usage_at(self.claim.seen.time).next().is_some()
     }
 
     /// Returns why a meter, or every one, cannot use it at its own time.
-    pub(crate) fn invalid(&self) -> Vec<&Invalid> {
+    pub fn invalid(&self) -> Vec<&Invalid> {
         let untimely = !is_countable(self.claim.seen.time) && self.invalid.is_empty();
         let untimely = untimely.then_some(&Invalid::TimeOutOfRange);
         self.invalid.iter().chain(untimely).collect()

@@ -1,7 +1,7 @@
 //! HTTP in and out: one event a request from Knative, a batch of records from Lambda.
 //!
-//! What can never succeed is 400, which has a KafkaSource bury it at once. Everything else is
-//! 503 or 429: it comes again.
+//! What can never succeed is 400, which has a KafkaSource bury it at once, or 204 if the function
+//! passes over it. Everything else is 503 or 429: it comes again.
 
 use axum::{
     Router,
@@ -16,6 +16,8 @@ use stream::http::decode_record;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    Dead, Function,
+    dead::count_dead,
     lambda::Lambda,
     push::{ANSWER_WITHIN, Push, PushError},
 };
@@ -30,45 +32,51 @@ const EVENT_OVERHEAD: usize = 2 << 10;
 const RECORDS_LIMIT: usize = 8 << 20;
 
 /// Returns the route that a KafkaSource delivers to.
-pub(crate) fn knative(push: Push) -> Router {
+pub(crate) fn knative<F: Function>(push: Push) -> Router {
     Router::new()
-        .route("/", post(take_event))
+        .route("/", post(take_event::<F>))
         .layer(DefaultBodyLimit::max(EVENT_LIMIT))
         .with_state(push)
 }
 
 /// Returns the route at which the records of an event source mapping arrive.
-pub(crate) fn lambda(lambda: Lambda) -> Router {
+pub(crate) fn lambda<F: Function>(lambda: Lambda<F>) -> Router {
     Router::new()
-        .route("/events", post(take_records))
+        .route("/events", post(take_records::<F>))
         .layer(DefaultBodyLimit::max(RECORDS_LIMIT))
         .with_state(lambda)
 }
 
 /// Answers with 204 and no body: Knative takes a body for an event.
-async fn take_event(State(push): State<Push>, request: Request) -> Result<StatusCode, Problem> {
+async fn take_event<F: Function>(
+    State(push): State<Push>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
     let until = Instant::now() + ANSWER_WITHIN;
-    match timeout_at(until, take(&push, request, until)).await {
-        Ok(taken) => taken.map(|()| StatusCode::NO_CONTENT),
-        Err(_) => Err(problem(PushError::Later)),
+    let taken = timeout_at(until, take(&push, request, until)).await;
+    match taken.unwrap_or(Err(PushError::Later)) {
+        Err(PushError::Dead(reason)) if F::DEAD == Dead::PassOver => {
+            tracing::debug!(reason, "an event is passed over");
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Err(error) => Err(problem(error)),
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
     }
 }
 
-async fn take(push: &Push, request: Request, until: Instant) -> Result<(), Problem> {
-    let place = push.reserve(size(&request)?).map_err(problem)?;
+async fn take(push: &Push, request: Request, until: Instant) -> Result<(), PushError> {
+    let place = push.reserve(size(&request)?)?;
     let headers = request.headers().clone();
     let body = Bytes::from_request(request, &()).await.map_err(unread)?;
-    let event = decode_record(&headers, &body, Timestamp::now()).map_err(|error| {
-        count_dead();
-        Problem::bad_request(error.to_string())
-    })?;
+    let event = decode_record(&headers, &body, Timestamp::now());
+    let event = event.map_err(|error| PushError::Dead(error.to_string()))?;
     drop((headers, body));
-    push.count(event, place, until).await.map_err(problem)
+    push.take(event, place, until).await
 }
 
 /// Returns what the event takes of the budget. One that does not say its length may be as long
 /// as any.
-fn size(request: &Request) -> Result<usize, Problem> {
+fn size(request: &Request) -> Result<usize, PushError> {
     let claimed = request.body().size_hint().upper();
     let body = claimed.map_or(Ok(EVENT_LIMIT), usize::try_from);
     let Some(body) = body.ok().filter(|body| *body <= EVENT_LIMIT) else {
@@ -79,17 +87,16 @@ fn size(request: &Request) -> Result<usize, Problem> {
     Ok(EVENT_OVERHEAD + headers.sum::<usize>() + body)
 }
 
-fn unread(rejection: BytesRejection) -> Problem {
+fn unread(rejection: BytesRejection) -> PushError {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         // It broke off on its way.
-        _ => problem(PushError::Later),
+        _ => PushError::Later,
     }
 }
 
-fn too_large() -> Problem {
-    count_dead();
-    Problem::bad_request(format!("the event has more than {EVENT_LIMIT} bytes"))
+fn too_large() -> PushError {
+    PushError::Dead(format!("the event has more than {EVENT_LIMIT} bytes"))
 }
 
 fn problem(error: PushError) -> Problem {
@@ -98,21 +105,17 @@ fn problem(error: PushError) -> Problem {
         PushError::Busy => Problem::too_many_requests(detail).retry_after(1),
         PushError::Later => Problem::unavailable(detail).retry_after(1),
         PushError::Dead(_) => {
-            count_dead();
+            count_dead(1);
             Problem::bad_request(detail)
         }
     }
 }
 
-fn count_dead() {
-    metrics::counter!("openmeter_events_dead_total").increment(1);
-}
-
-async fn take_records(
-    State(lambda): State<Lambda>,
+async fn take_records<F: Function>(
+    State(lambda): State<Lambda<F>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Problem> {
-    match lambda.count(&body?).await {
+    match lambda.take(&body?).await {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "records are not counted yet");

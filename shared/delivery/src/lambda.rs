@@ -1,8 +1,8 @@
 //! A batch of Kafka records from Lambda's event source mapping (MSK or one's own cluster).
 //!
-//! It is one batch, counted as pull counts its own. Whatever fails, Lambda brings all of it
+//! It is one batch, taken as pull takes its own. Whatever fails, Lambda brings all of it
 //! again, so the answer waits for the rows and for the graves. No record fails the others: what
-//! it holds is a stranger's, and one that cannot be read is buried as it came. If none can be,
+//! it holds is a stranger's, and one that cannot be read is buried as it came, or passed over. If none can be,
 //! it is Lambda that shows them otherwise than we know, and all must come again.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,17 +15,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use stream::{DeadRecord, DecodeError, KafkaConfig, Record, kafka};
 
-use crate::{Process, dead::Dead};
+use crate::{Function, dead::Burials, function::take};
 
 /// What is said of the place of a record that does not say it.
 const NO_OFFSET: i64 = -1;
 
-/// Counts the batches of Lambda. Cheap to clone.
+/// Takes the batches of Lambda. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Lambda {
-    pub(crate) process: Process,
+pub(crate) struct Lambda<F> {
+    pub(crate) function: F,
     pub(crate) kafka: KafkaConfig,
-    pub(crate) dead: Dead,
+    pub(crate) burials: Burials,
 }
 
 /// An event of Lambda's. What is of another source has no records, and must not pass for a
@@ -66,9 +66,10 @@ struct Read {
     record: Record,
 }
 
-impl Lambda {
-    /// Counts the records of an event source mapping's `event` and buries those that cannot be.
-    pub(crate) async fn count(&self, event: &[u8]) -> anyhow::Result<()> {
+impl<F: Function> Lambda<F> {
+    /// Takes the records of an event source mapping's `event` and buries those that cannot be
+    /// taken.
+    pub(crate) async fn take(&self, event: &[u8]) -> anyhow::Result<()> {
         let event: Invocation<'_> =
             serde_json::from_slice(event).context("this is no event of kafka")?;
         let mut events = Vec::new();
@@ -94,9 +95,9 @@ impl Lambda {
             }
         }
         anyhow::ensure!(can_read, "no record is shown as lambda shows records");
-        for unstorable in self.process.count(events).await? {
-            if let Some((topic, read)) = of_events[unstorable.index].take() {
-                let reason = DecodeError::whole(unstorable.to_string());
+        for refused in take(&self.function, events).await? {
+            if let Some((topic, read)) = of_events[refused.index].take() {
+                let reason = DecodeError::whole(refused.reason);
                 dead.entry(topic).or_default().push(read.dead(reason));
             }
         }
@@ -107,9 +108,9 @@ impl Lambda {
         if dead.is_empty() {
             return Ok(());
         }
-        stream::create_topics(&self.kafka, &[&self.kafka.dead_topic]).await?;
+        self.burials.create_topics(&self.kafka, None).await?;
         for (topic, records) in dead {
-            self.dead.bury(topic, &records).await?;
+            self.burials.bury(topic, &records).await?;
         }
         Ok(())
     }

@@ -1,0 +1,89 @@
+//! A function for tests: it keeps what it is given.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use jiff::Timestamp;
+use model::{Prepared, UsageEvent};
+use runtime::Meters;
+
+use crate::{Dead, Function, Refused};
+
+const METERS: &str = "meters: [{slug: calls, eventType: call, aggregation: COUNT}]";
+
+/// Takes events, but refuses those of the type `refused` and panics at `panic`.
+#[derive(Clone)]
+pub(crate) struct Tally<const BURIES: bool> {
+    meters: Meters,
+    taken: Arc<Mutex<Vec<String>>>,
+}
+
+impl<const BURIES: bool> Tally<BURIES> {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("delivery-{}.yaml", std::process::id()));
+        std::fs::write(&path, METERS).unwrap();
+        Self {
+            meters: Meters::open(&path).unwrap(),
+            taken: Arc::default(),
+        }
+    }
+
+    /// Returns the ids of the events that were taken.
+    pub(crate) fn taken(&self) -> Vec<String> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl<const BURIES: bool> Function for Tally<BURIES> {
+    const NAME: &'static str = "tally";
+    const DEAD: Dead = if BURIES { Dead::Bury } else { Dead::PassOver };
+    type Asked = Vec<String>;
+    type Error = Infallible;
+
+    fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    async fn prepare(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn judge(&self, batch: &[Prepared]) -> Result<Vec<String>, Infallible> {
+        let types = batch.iter().map(|prepared| &prepared.event.event_type);
+        Ok(types.cloned().collect())
+    }
+
+    async fn write(
+        &self,
+        batch: &[Prepared],
+        types: &Vec<String>,
+    ) -> Result<Vec<Refused>, Infallible> {
+        let mut refused = Vec::new();
+        for (index, (prepared, event_type)) in batch.iter().zip(types).enumerate() {
+            assert_ne!(event_type, "panic");
+            if event_type == "refused" {
+                let reason = "is refused".to_owned();
+                refused.push(Refused { index, reason });
+            } else {
+                self.taken.lock().unwrap().push(prepared.event.id.clone());
+            }
+        }
+        Ok(refused)
+    }
+}
+
+pub(crate) fn event(id: &str) -> UsageEvent {
+    UsageEvent {
+        id: id.to_owned(),
+        source: "s".to_owned(),
+        event_type: "call".to_owned(),
+        subject: Some("x".to_owned()),
+        time: Timestamp::UNIX_EPOCH,
+        ingested_at: Timestamp::UNIX_EPOCH,
+        data: None,
+        attributes: BTreeMap::new(),
+    }
+}
