@@ -30,7 +30,7 @@ down: ## take the engines down; their data stays
 
 EVENTS ?= 100000
 SEED ?= 1
-# How accepted events reach process: push, pull or both.
+# How accepted events reach process and quota: push, pull or both.
 MODE ?= push
 # More for the driver of run and demo, such as ARGS="--chaos runner=3"; ARGS=--help lists all.
 ARGS ?=
@@ -65,8 +65,8 @@ cases: up ## acceptance cases given as data; CASES=FILE
 
 .PHONY: build
 build: tools ## build the functions, the runner and the driver
-	@cargo build --release -p ingest -p process -p query -p runner -p tests \
-		--bin ingest --bin process --bin query --bin runner --bin demo
+	@cargo build --release -p ingest -p process -p quota -p query -p runner -p tests \
+		--bin ingest --bin process --bin quota --bin query --bin runner --bin demo
 
 ##@ checks
 
@@ -80,8 +80,8 @@ manifests: tools ## render the manifests and check them, without a cluster
 
 .PHONY: bench
 bench: up ## ratios against a baseline in the same run, and target/bench.json; ONLY=name
-	@cargo build --release -p ingest -p process -p query -p tests \
-		--bin ingest --bin process --bin query --bin bench
+	@cargo build --release -p ingest -p process -p quota -p query -p tests \
+		--bin ingest --bin process --bin quota --bin query --bin bench
 	@command -v wrk >/dev/null || { echo "installing wrk (apt), which makes the load"; $(APT) wrk >/dev/null; }
 	@eval "$$($(ENGINES) env)" && $(RELEASE)/bench $(ONLY)
 

@@ -6,7 +6,9 @@ use jiff::SignedDuration;
 use runner::manifests::{Mistake, Object};
 use serde_json::{Map, Value};
 
-use super::set::{BROKER, KAFKA_SINK, KAFKA_SOURCE, PING_SOURCE, SERVICE, Set, TRIGGER, wrong};
+use super::set::{
+    BROKER, KAFKA_SINK, KAFKA_SOURCE, PING_SOURCE, SERVICE, Set, TRIGGER, function, wrong,
+};
 
 /// How long an event is tried: long enough for a day without ClickHouse, and far shorter than
 /// Kafka keeps it.
@@ -178,12 +180,13 @@ pub(super) fn consumer_group(set: &Set) -> Vec<Mistake> {
     for (object, container, field) in set.containers() {
         let mut environment = set.environment(object, container);
         if environment.get("OPENMETER_TRIGGER").map(String::as_str) == Some("kafka") {
-            let field = format!("{field}.env.OPENMETER_KAFKA_GROUP");
-            mistakes.extend(has(
-                object,
-                &field,
-                environment.remove("OPENMETER_KAFKA_GROUP"),
-            ));
+            // process had the name to itself.
+            let setting = match function(container) {
+                "quota" => "OPENMETER_QUOTA_KAFKA_GROUP",
+                _ => "OPENMETER_KAFKA_GROUP",
+            };
+            let field = format!("{field}.env.{setting}");
+            mistakes.extend(has(object, &field, environment.remove(setting)));
         }
     }
     mistakes

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use runner::manifests::render;
 
-use super::{GOOD, tests::project};
+use super::{GOOD, set::function, tests::project};
 
 /// The libraries of the images' base, distroless cc, that a Rust binary may need.
 const BASE: [&str; 8] = [
@@ -46,9 +46,7 @@ fn each_image_that_is_deployed_is_a_stage_of_the_dockerfile() {
     for (_, good) in GOOD {
         let set = super::Set::new(render(&project().join(good)).unwrap());
         for (_, container, _) in set.containers() {
-            let image = container["image"].as_str().unwrap();
-            let name = image.rsplit('/').next().unwrap();
-            deployed.extend(name.split([':', '@']).next().map(str::to_owned));
+            deployed.insert(function(container).to_owned());
         }
     }
     assert_eq!(deployed, stages.into_iter().map(str::to_owned).collect());

@@ -1,12 +1,15 @@
 //! Rules for names: each is that of something in the same set and namespace.
 
 use runner::manifests::{Mistake, Object};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::set::{
     BROKER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, KAFKA_SOURCE, Kind, NAMESPACE, PING_SOURCE,
     SCALED_OBJECT, SECRET, SERVICE, Set, TRIGGER, items,
 };
+
+/// Where functions send events of their own.
+const BROKER_URL: &str = "OPENMETER_BROKER_URL";
 
 /// Whatever is named is there.
 pub(super) fn references(set: &Set) -> Vec<Mistake> {
@@ -51,6 +54,11 @@ pub(super) fn references(set: &Set) -> Vec<Mistake> {
         for variable in items(&container["env"]) {
             let field = format!("{field}.env.{}", variable["name"].as_str().unwrap_or("?"));
             names.map(object, &field, &variable["valueFrom"], "KeyRef", "name");
+        }
+        let field = format!("{field}.env.{BROKER_URL}");
+        let environment = set.environment(object, container);
+        if let Some(url) = environment.get(BROKER_URL) {
+            names.broker(object, &field, url);
         }
     }
     for object in set.of(SERVICE).chain(set.of(DEPLOYMENT)) {
@@ -103,6 +111,18 @@ impl Names<'_> {
                 self.named(object, field, kind, &reference[name]);
             }
         }
+    }
+
+    /// The Broker behind a URL, which ends in its namespace and name, whoever serves it.
+    fn broker(&mut self, object: &Object, field: &str, url: &str) {
+        let mut parts = url.rsplit('/');
+        let (name, namespace) = (parts.next(), parts.next());
+        if namespace != Some(object.namespace.as_str()) {
+            let why = format!("{url} is no Broker of {}", object.namespace);
+            self.mistakes.push(object.mistake(field, why));
+            return;
+        }
+        self.named(object, field, BROKER, &json!(name));
     }
 
     /// The Service behind a route: the one that Knative's gateway is told by the host name, or

@@ -112,6 +112,13 @@ impl Set {
     }
 }
 
+/// Returns which function a container is, by the last part of its image's name.
+pub(super) fn function(container: &Value) -> &str {
+    let image = container["image"].as_str().unwrap_or_default();
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.split([':', '@']).next().unwrap_or_default()
+}
+
 /// A value that reads as what the key says.
 fn stand_in(key: &str) -> String {
     match key {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     eventing::in_force,
-    set::{BROKER, CONFIG_MAP, KAFKA_SINK, KAFKA_SOURCE, Set, TRIGGER, texts},
+    set::{BROKER, CONFIG_MAP, KAFKA_SINK, KAFKA_SOURCE, Set, TRIGGER, function, texts},
 };
 
 /// The ConfigMap of all functions.
@@ -29,9 +29,7 @@ pub(super) fn settings(set: &Set) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut asked = BTreeSet::new();
     for (object, container, field) in set.containers() {
-        let image = container["image"].as_str().unwrap_or_default();
-        let name = image.rsplit('/').next().unwrap_or_default();
-        let name = name.split([':', '@']).next().unwrap_or_default();
+        let name = function(container);
         let Some((_, read)) = FUNCTIONS.iter().find(|(function, _)| *function == name) else {
             let why = format!("{name:?} is no function");
             mistakes.push(object.mistake(format!("{field}.image"), why));

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use model::{Catalog, Decimal, Policy, QuotaRules};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -64,6 +65,21 @@ fn what_we_deploy_is_right() {
         let wrong: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
         assert!(wrong.is_empty(), "{good}:\n{}", wrong.join("\n"));
     }
+}
+
+#[test]
+fn the_prices_that_we_ship_are_those_of_the_meters_that_we_ship() {
+    let read = |name: &str| fs::read_to_string(project().join("knative/base").join(name)).unwrap();
+    let meters = Catalog::from_yaml(&read("meters.yaml")).unwrap();
+    let rules = QuotaRules::from_yaml(&read("quota-rules.yaml"), &meters).unwrap();
+    let price = |endpoint: &str| {
+        let usage = |name: &str| (name == "endpoint").then_some(endpoint);
+        let price = rules.prices.price_of("api_calls", Decimal::ONE, 0, usage);
+        price.unwrap().unwrap().to_string()
+    };
+    assert_eq!([price("/accounts"), price("/payments")], ["1", "5"]);
+    assert_eq!(rules.policies.unknown(), None);
+    assert_eq!(rules.policies.of("anybody"), Policy::HardStop);
 }
 
 #[test]
