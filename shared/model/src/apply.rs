@@ -230,7 +230,7 @@ impl Meter {
 
 /// Returns a scalar's text, or a compound value's JSON. Equal numbers have one text, for
 /// content tells them apart no better.
-fn text_of(value: &Value) -> String {
+pub(crate) fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => canonical(number.as_str()),

@@ -86,6 +86,12 @@ impl Policies {
         };
         let mut subjects = HashMap::new();
         for (subject, value) in entries(root.get("subjects"), "policies.subjects", mistakes) {
+            if subject.is_empty() {
+                mistakes.add(
+                    "policies.subjects",
+                    "has an empty key: no usage is without a subject",
+                );
+            }
             let place = format!("policies.subjects.{subject}");
             if let Some(policy) = read_policy(value, Some(&plans), &place, mistakes) {
                 subjects.insert(subject.to_owned(), policy);

@@ -13,6 +13,10 @@ use crate::{
 /// The most that one row can cost, in micro-credits: 10^9 credits.
 const MAX_OF_ROW: u64 = 10_u64.pow(15);
 
+/// The most rows of one event that can have a price: as many of the dearest as fit
+/// [`Credits::MAX`] together.
+pub(crate) const MOST_ROWS: usize = 9;
+
 /// A product of two [`Decimal`]s has 38 places; micro-credits have 6.
 const PRODUCT_TO_MICROS: u32 = 32;
 
@@ -34,68 +38,123 @@ pub(crate) struct Version {
     pub(crate) by_group: Option<(String, HashMap<String, Decimal>)>,
 }
 
-/// Why usage has no price that can be charged.
+/// Why a row has no price that can be charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// One row costs more than 10^9 credits, or gives back more.
+    /// It costs more than 10^9 credits, or gives back more.
     #[error("the price of one row is more than 10^9 credits")]
     TooLarge,
-    /// The rows of one event cost more than [`Credits::MAX`] together.
-    #[error("the price of one event is more than {} credits", Credits::MAX)]
-    SumTooLarge,
+}
+
+/// What the rows of one event cost together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventPrice {
+    /// The sum; `None` when no row has a price.
+    pub credits: Option<Credits>,
+    /// How many rows were left out since they cost too much.
+    pub too_large: usize,
+}
+
+/// One version of a meter's price, and when it is in force.
+#[derive(Clone, Copy, Debug)]
+pub struct PriceSpan<'a> {
+    /// The meter's slug.
+    pub meter: &'a str,
+    /// The first time at which it is in force, in microseconds since 1970; `i64::MIN` when
+    /// it always was.
+    pub from: i64,
+    /// The time from which on it no longer is; `i64::MAX` when it still is.
+    pub until: i64,
+    /// The dimension whose value chooses the price.
+    pub group_by: Option<&'a str>,
+    version: &'a Version,
 }
 
 impl PriceList {
-    /// Returns what one row costs that is counted at `time` (microseconds since 1970):
-    /// its value times the unit price in force, rounded half-even to the micro-credit.
-    /// A negative value gives a negative price.
+    /// Returns what one row of `meter` costs that is counted at `time` (microseconds since
+    /// 1970): its value times the unit price in force, rounded half-even to the
+    /// micro-credit. A negative value gives a negative price.
     ///
-    /// `None` when its meter has no price, or none in force at that time.
+    /// `group` gives the row's value of a dimension; one that it lacks is an empty one.
+    ///
+    /// `None` when the meter has no price, or none in force at that time.
     ///
     /// # Errors
     /// [`PriceError::TooLarge`] when the rounded price exceeds 10^9 credits in magnitude.
-    pub fn price(&self, usage: &Usage, time: i64) -> Result<Option<Credits>, PriceError> {
-        let Some(version) = self.in_force(&usage.meter.slug, time) else {
+    pub fn price_of<'a>(
+        &self,
+        meter: &str,
+        value: Decimal,
+        time: i64,
+        group: impl FnOnce(&str) -> Option<&'a str>,
+    ) -> Result<Option<Credits>, PriceError> {
+        let Some(version) = self.in_force(meter, time) else {
             return Ok(None);
         };
-        // Both are below 10^38 in magnitude, and 10^76 is below I256's end, 5.7 x 10^76.
-        let product =
-            I256::from(usage.value.mantissa()) * I256::from(version.unit_price(usage).mantissa());
-        let micros = divide_half_even(product, I256::new(10).pow(PRODUCT_TO_MICROS));
-        if micros.abs() > I256::from(MAX_OF_ROW) {
-            return Err(PriceError::TooLarge);
-        }
-        let credits = i64::try_from(micros).ok().and_then(Credits::from_micros);
-        credits.map(Some).ok_or(PriceError::TooLarge)
+        let chosen = version.group_by().and_then(group).unwrap_or_default();
+        version.price(value, chosen).map(Some)
     }
 
-    /// Returns what all rows of one event cost together that is counted at `time`
-    /// (microseconds since 1970); a row whose meter does not take that time is no row.
-    /// Each row is rounded on its own, so that the sum is that of the rows' prices.
-    ///
-    /// `None` when no row has a price.
+    /// Returns what one row costs that is counted at `time`: see [`PriceList::price_of`].
     ///
     /// # Errors
-    /// [`PriceError::TooLarge`] as for [`PriceList::price`]; [`PriceError::SumTooLarge`]
-    /// when the sum is beyond [`Credits::MAX`] in magnitude.
-    pub fn price_of_event(
+    /// [`PriceError::TooLarge`] as there.
+    pub fn price(&self, usage: &Usage, time: i64) -> Result<Option<Credits>, PriceError> {
+        let group = |name: &str| {
+            let groups = &usage.meter.group_by;
+            let place = groups.iter().position(|group| group.name == name)?;
+            usage.groups.get(place).map(String::as_str)
+        };
+        self.price_of(&usage.meter.slug, usage.value, time, group)
+    }
+
+    /// Returns what these rows of one event cost together that is counted at `time`
+    /// (microseconds since 1970). Each is rounded on its own, so that the sum is that of
+    /// the rows' prices. One that costs too much is left out and counted, since the event
+    /// is still worth what the others are.
+    pub fn price_of_event<'a>(
         &self,
-        usage: &[Usage],
+        rows: impl IntoIterator<Item = &'a Usage>,
         time: i64,
-    ) -> Result<Option<Credits>, PriceError> {
-        let mut sum: Option<i128> = None;
-        for row in usage.iter().filter(|row| row.meter.takes(time)) {
-            if let Some(price) = self.price(row, time)? {
-                sum = Some(sum.unwrap_or_default() + i128::from(price.micros()));
+    ) -> EventPrice {
+        let mut event = EventPrice::default();
+        for row in rows {
+            let price = match self.price(row, time) {
+                Ok(None) => continue,
+                Ok(Some(price)) => Some(price),
+                Err(PriceError::TooLarge) => None,
+            };
+            // The sum of as many rows as the rules allow an event always fits.
+            let sum = event.credits.unwrap_or_default();
+            match price.and_then(|price| sum.checked_plus(price)) {
+                Some(sum) => event.credits = Some(sum),
+                None => event.too_large += 1,
             }
         }
-        sum.map(|micros| {
-            i64::try_from(micros)
-                .ok()
-                .and_then(Credits::from_micros)
-                .ok_or(PriceError::SumTooLarge)
+        event
+    }
+
+    /// Returns each version of each priced meter, a meter's in the order of their time.
+    pub fn spans(&self) -> impl Iterator<Item = PriceSpan<'_>> {
+        self.meters.iter().flat_map(|(meter, versions)| {
+            let next = versions.iter().skip(1).map(|next| next.effective_from);
+            let ends = next.chain([i64::MAX]);
+            versions
+                .iter()
+                .zip(ends)
+                .map(move |(version, until)| PriceSpan {
+                    meter,
+                    from: version.effective_from,
+                    until,
+                    group_by: version.group_by(),
+                    version,
+                })
         })
-        .transpose()
+    }
+
+    /// Returns the slugs of the meters that have a price.
+    pub fn meters(&self) -> impl Iterator<Item = &str> {
+        self.meters.keys().map(String::as_str)
     }
 
     fn in_force(&self, meter: &str, time: i64) -> Option<&Version> {
@@ -105,15 +164,36 @@ impl PriceList {
     }
 }
 
+impl PriceSpan<'_> {
+    /// Returns what one row of this meter and these times costs: see
+    /// [`PriceList::price_of`]. `group` is its value of [`PriceSpan::group_by`], empty
+    /// where it lacks one.
+    ///
+    /// # Errors
+    /// [`PriceError::TooLarge`] as there.
+    pub fn price(&self, value: Decimal, group: &str) -> Result<Credits, PriceError> {
+        self.version.price(value, group)
+    }
+}
+
 impl Version {
-    fn unit_price(&self, usage: &Usage) -> Decimal {
-        let of_group = || {
-            let (name, prices) = self.by_group.as_ref()?;
-            let groups = &usage.meter.group_by;
-            let place = groups.iter().position(|group| group.name == *name)?;
-            prices.get(usage.groups.get(place)?).copied()
-        };
-        of_group().unwrap_or(self.credits_per_unit)
+    fn group_by(&self) -> Option<&str> {
+        self.by_group.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    fn price(&self, value: Decimal, group: &str) -> Result<Credits, PriceError> {
+        let by_value = self.by_group.as_ref().map(|(_, prices)| prices);
+        let unit_price = by_value
+            .and_then(|prices| prices.get(group))
+            .unwrap_or(&self.credits_per_unit);
+        // Both are below 10^38 in magnitude, and 10^76 is below I256's end, 5.7 x 10^76.
+        let product = I256::from(value.mantissa()) * I256::from(unit_price.mantissa());
+        let micros = divide_half_even(product, I256::new(10).pow(PRODUCT_TO_MICROS));
+        if micros.abs() > I256::from(MAX_OF_ROW) {
+            return Err(PriceError::TooLarge);
+        }
+        let credits = i64::try_from(micros).ok().and_then(Credits::from_micros);
+        credits.ok_or(PriceError::TooLarge)
     }
 }
 

@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use serde_yaml_ng::Value;
 
 use crate::{
+    apply::text_of,
     catalog::Catalog,
     decimal::Decimal,
     event::micros,
+    json::parse_json,
     meter::{Aggregation, Meter, SUBJECT},
     mistakes::{Fields, Mistakes, amount, entries, unknown_keys, write_mistakes},
     policy::Policies,
-    price::{PriceList, Version},
+    price::{MOST_ROWS, PriceList, Version},
 };
 
 /// The rules by which usage is charged to subjects' balances.
@@ -74,6 +76,7 @@ fn read_prices(value: Option<&Value>, catalog: &Catalog, mistakes: &mut Mistakes
         }
     };
     let mut places: HashMap<String, usize> = HashMap::new();
+    let mut of_event_type: HashMap<&str, usize> = HashMap::new();
     for (index, entry) in list.iter().enumerate() {
         let place = format!("prices[{index}]");
         let Some(entry) = entry.as_mapping() else {
@@ -87,10 +90,12 @@ fn read_prices(value: Option<&Value>, catalog: &Catalog, mistakes: &mut Mistakes
             mistakes,
         };
         let slug = fields.required("meter", |text| !text.is_empty(), "must not be empty");
+        let mut is_new = false;
         if let Some(slug) = &slug {
             if let Some(earlier) = places.get(slug) {
                 fields.add("meter", format!("{slug} is also price number {earlier}"));
             }
+            is_new = !places.contains_key(slug);
             places.entry(slug.clone()).or_insert(index);
         }
         let meter = slug.as_deref().and_then(|slug| {
@@ -105,6 +110,17 @@ fn read_prices(value: Option<&Value>, catalog: &Catalog, mistakes: &mut Mistakes
             }
             meter
         });
+        if let Some(meter) = meter.filter(|_| is_new) {
+            let priced = of_event_type.entry(&meter.event_type).or_default();
+            *priced += 1;
+            if *priced > MOST_ROWS {
+                let what = format!(
+                    "more than {MOST_ROWS} meters of {} have a price",
+                    meter.event_type
+                );
+                fields.add("meter", what);
+            }
+        }
         let versions = read_versions(
             entry.get("versions"),
             meter.map(|meter| &**meter),
@@ -223,14 +239,30 @@ impl Fields<'_> {
             _ => {}
         }
         let place = format!("{}.by_value", self.place);
+        let by_value = self.entry.get("by_value");
+        if matches!(by_value, Some(Value::Mapping(by_value)) if by_value.is_empty()) {
+            self.mistakes.add(&place, "must name at least one value");
+        }
         let mut prices = HashMap::new();
-        for (group, value) in entries(self.entry.get("by_value"), &place, self.mistakes) {
+        for (group, value) in entries(by_value, &place, self.mistakes) {
+            if let Some(stored) = other_text(group) {
+                let what = format!("is stored as {stored}: write that");
+                self.mistakes.add(&format!("{place}.{group}"), what);
+            }
             if let Some(price) = self.unit_price(&format!("by_value.{group}"), value) {
                 prices.insert(group.to_owned(), price);
             }
         }
         Some((name?, prices))
     }
+}
+
+/// Returns the text that a number's group has when it is not `text`, one of its others.
+fn other_text(text: &str) -> Option<String> {
+    let number = parse_json(text.as_bytes()).filter(serde_json::Value::is_number)?;
+    // Blanks around it are no part of a number, so this is some other text.
+    let is_all = text.trim() == text;
+    Some(text_of(&number)).filter(|stored| is_all && stored != text)
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl Store {
         .await
     }
 
-    async fn insert<R>(
+    pub(crate) async fn insert<R>(
         &self,
         what: &'static str,
         table: &str,
@@ -227,7 +227,10 @@ impl Store {
         if rows.is_empty() {
             return Ok(());
         }
-        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = columns
+            .iter()
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
         let sql = format!(
             "INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes",
             names.join(", ")

@@ -4,6 +4,8 @@
 //! a row is a few copies. The header names each column and its type, so the server
 //! refuses a block that does not fit the table instead of misreading it.
 
+use model::Credits;
+
 /// A block of rows, as the server reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
@@ -46,6 +48,11 @@ impl Block {
     /// Writes a value of fixed width, which is its little-endian bytes.
     pub(crate) fn fixed<const N: usize>(&mut self, bytes: [u8; N]) {
         self.bytes.extend_from_slice(&bytes);
+    }
+
+    /// Writes a Decimal(18, 6).
+    pub(crate) fn credits(&mut self, amount: Credits) {
+        self.fixed(amount.micros().to_le_bytes());
     }
 
     /// Writes a Map of texts.

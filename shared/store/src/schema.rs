@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{connection::Store, error::StoreError};
 
 /// (number, name, statement).
-const STEPS: [(u32, &str, &str); 4] = [
+const STEPS: [(u32, &str, &str); 11] = [
     (1, "events", include_str!("schema/1_events.sql")),
     (2, "usage", include_str!("schema/2_usage.sql")),
     (
@@ -25,6 +25,29 @@ const STEPS: [(u32, &str, &str); 4] = [
         "usage_current",
         include_str!("schema/4_usage_current.sql"),
     ),
+    (
+        5,
+        "usage_inserted_at",
+        include_str!("schema/5_usage_inserted_at.sql"),
+    ),
+    (6, "usage_before", include_str!("schema/6_usage_before.sql")),
+    (
+        7,
+        "usage_inserted_index",
+        include_str!("schema/7_usage_inserted_index.sql"),
+    ),
+    (
+        8,
+        "usage_inserted_indexed",
+        include_str!("schema/8_usage_inserted_indexed.sql"),
+    ),
+    (
+        9,
+        "usage_inserted_now",
+        include_str!("schema/9_usage_inserted_now.sql"),
+    ),
+    (10, "grants", include_str!("schema/10_grants.sql")),
+    (11, "balances", include_str!("schema/11_balances.sql")),
 ];
 
 /// Which steps were applied. The engine folds the rows of processes that started together.

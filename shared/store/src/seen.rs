@@ -6,7 +6,7 @@ use clickhouse::Row;
 use model::{Content, History, Identity, Seen, SeenPage};
 use serde::Deserialize;
 
-use crate::{connection::Store, error::StoreError};
+use crate::{connection::Store, error::StoreError, subjects::push_hex};
 
 /// Identities asked for in one statement: 32 characters each, well under the megabytes at
 /// which a parser begins to mind.
@@ -95,7 +95,7 @@ impl History for Store {
 fn seen_sql(identities: &[Identity]) -> String {
     let mut hex = String::with_capacity(identities.len() * 32);
     for identity in identities {
-        push_hex(&mut hex, identity);
+        push_hex(&mut hex, &identity.0);
     }
     format!(
         "SELECT identity, toUnixTimestamp64Micro(time) AS event_time, content, \
@@ -109,12 +109,4 @@ fn seen_sql(identities: &[Identity]) -> String {
          HAVING argMax(is_deleted, stored_at) = 0 AND argMax(state, stored_at) != 'conflict'",
         count = identities.len(),
     )
-}
-
-fn push_hex(out: &mut String, identity: &Identity) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in identity.0 {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
 }

@@ -113,7 +113,11 @@ impl Store {
         self.names("list the values of a dimension", question).await
     }
 
-    async fn names(&self, what: &'static str, query: Query) -> Result<Vec<String>, StoreError> {
+    pub(crate) async fn names(
+        &self,
+        what: &'static str,
+        query: Query,
+    ) -> Result<Vec<String>, StoreError> {
         let rows = self.rows::<Name>(what, query).await?;
         Ok(rows.into_iter().map(|row| row.name).collect())
     }
