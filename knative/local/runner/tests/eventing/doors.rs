@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Reply, Script, World, next, status};
+use crate::support::{Reply, Script, World, next, service, status};
 
 const EVENT: [(&str, &str); 5] = [
     ("ce-specversion", "1.0"),
@@ -147,6 +147,10 @@ async fn png_001_and_002_a_ping_comes_when_it_is_due_and_is_tried_again() {
     let mut direct = spec;
     direct["sink"] = json!({"uri": "http://flaky.invalid/"});
     world.add("sources.knative.dev/v1", "PingSource", "flaky", direct);
+    let mut sink = service("b");
+    sink["uri"] = json!("/reconcile");
+    let bare = json!({"schedule": "* * * * * *", "sink": sink});
+    world.add("sources.knative.dev/v1", "PingSource", "bare", bare);
     let script = Script::new(|received| match (received.to(), received.before) {
         ("flaky", 0) => Reply::Broken,
         ("flaky", 1) => status(500),
@@ -156,6 +160,7 @@ async fn png_001_and_002_a_ping_comes_when_it_is_due_and_is_tried_again() {
     running.until("t", |status| status.delivered >= 2).await;
     let flaky = running.until("flaky", |status| status.delivered >= 1).await;
     assert!(flaky.retries >= 2);
+    running.until("bare", |status| status.delivered >= 1).await;
     running.stop().await;
     let received = script.requests(4).await;
     let source = format!("/apis/v1/namespaces/{}/pingsources/tick", world.namespace);
@@ -175,5 +180,13 @@ async fn png_001_and_002_a_ping_comes_when_it_is_due_and_is_tried_again() {
         assert_eq!(tick.body, "{ \"hour\": 1 }");
     }
     assert_ne!(ticks[0].id(), ticks[1].id());
+    let mut bare = received.iter().filter(|received| received.to() == "b");
+    let bare = bare.next().unwrap();
+    let url = format!("http://b.{}.svc.cluster.local/reconcile", world.namespace);
+    assert_eq!(
+        (bare.url.as_str(), bare.body.is_empty()),
+        (url.as_str(), true)
+    );
+    assert_eq!(bare.header("ce-type"), Some("dev.knative.sources.ping"));
     world.clean().await;
 }

@@ -273,6 +273,50 @@ async fn the_environment_is_what_the_manifests_say_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_config_map_is_mounted_wherever_it_is_named() {
+    let map = |name: &str| {
+        object(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+            "data": {format!("{name}.yaml"): name},
+        }))
+    };
+    let running = start(&[
+        map("meters"),
+        map("rules"),
+        echo(|template| {
+            let container = container(template);
+            container["volumeMounts"] = json!([
+                {"name": "meters", "mountPath": "/etc/openmeter"},
+                {"name": "rules", "mountPath": "/etc/openmeter-quota"},
+                {"name": "meters", "mountPath": "/srv/meters"},
+            ]);
+            // The name of one folder begins with that of the other.
+            container["env"] =
+                json!([{"name": "RULES", "value": "/etc/openmeter-quota/rules.yaml"}]);
+            template["spec"]["volumes"] = json!([
+                {"name": "meters", "configMap": {"name": "meters"}},
+                {"name": "rules", "configMap": {"name": "rules"}},
+            ]);
+        }),
+    ]);
+    let env: BTreeMap<String, String> =
+        serde_json::from_str(&text(&running.service(), "/env").await).unwrap();
+
+    let root = running.state.join("ns/echo");
+    let rules = root.join("etc/openmeter-quota/rules.yaml");
+    assert_eq!(env["RULES"], rules.to_str().unwrap());
+    for (file, says) in [
+        (rules, "rules"),
+        (root.join("etc/openmeter/meters.yaml"), "meters"),
+        (root.join("srv/meters/meters.yaml"), "meters"),
+    ] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text, says, "{}", file.display());
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_deployment_has_its_replicas_whatever_happens() {
     let deployment = object(json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "always"},
