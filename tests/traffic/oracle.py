@@ -13,6 +13,8 @@ The rules, in the order in which they apply to each line:
    type, subject and data, numbers compared by value, is a repeat, any other a conflict.
 3. The winner adds to each meter of its type that can use it. If its type has no meter, or a
    meter cannot use it, it is invalid, which does not stop the meters that can.
+4. What it adds to a meter with a price is charged to its subject: its value times the price,
+   rounded half-even to the micro-credit. What would be more than 10^9 credits is left out.
 """
 
 import hashlib
@@ -58,6 +60,35 @@ METERS = (
     Meter("api_latency", "api.call", "SUM", "response_time_ms", ("endpoint",)),
     Meter("api_latency_quantiles", "api.call", "QUANTILES", "response_time_ms", ("endpoint", "method")),
 )
+
+
+class Price(NamedTuple):
+    """What one unit of a meter costs in credits: another price where the group has one."""
+
+    meter: str
+    credits_per_unit: str
+    group_by: str | None = None
+    by_value: dict[str, str] = {}
+
+
+# quota-rules.yaml says the same to the product.
+PRICES = (
+    Price(
+        "api_calls",
+        "1",
+        "endpoint",
+        {
+            "/v1/payments/sepa-credit-transfers": "5",
+            "/v1/payments/sepa-credit-transfers/{paymentId}/status": "0",
+            "/v1/funds-confirmations": "0.25",
+            "/domestic-payments": "5",
+        },
+    ),
+    Price("api_latency", "0.0001"),
+)
+
+CREDIT = 10**6  # micro-credits
+DEAREST = 10**9 * CREDIT  # of one row; what costs more is left out
 
 
 class Refused(Exception):
@@ -126,11 +157,18 @@ def units(value: Any) -> int:
     return number.digits * 10 ** (number.exponent + SCALE)
 
 
-def decimal_text(amount: int) -> str:
-    """Returns units of 10^-19 as plain decimal text without zeros at its end."""
-    whole, fraction = divmod(abs(amount), 10**SCALE)
-    text = f"{whole}.{fraction:0{SCALE}d}".rstrip("0").rstrip(".")
+def decimal_text(amount: int, scale: int = SCALE) -> str:
+    """Returns units of 10^-scale as plain decimal text without zeros at its end."""
+    whole, fraction = divmod(abs(amount), 10**scale)
+    text = f"{whole}.{fraction:0{scale}d}".rstrip("0").rstrip(".")
     return f"-{text}" if amount < 0 else text
+
+
+def half_even(number: int, divisor: int) -> int:
+    """Returns the whole number nearest to number / divisor, of two the even one."""
+    quotient, rest = divmod(number, divisor)
+    is_nearer_above = 2 * rest > divisor or (2 * rest == divisor and quotient % 2 == 1)
+    return quotient + is_nearer_above
 
 
 # Times
@@ -302,6 +340,31 @@ def rows(event: Event) -> tuple[list[Row], str | None]:
     return usable, problem
 
 
+def micro_credits(price: Price, row: Row) -> int:
+    """Returns what a row costs."""
+    groups = dict(zip(row.meter.group_by, row.key[1:], strict=True))
+    group = groups[price.group_by] if price.group_by else ""
+    unit_price = price.by_value.get(group, price.credits_per_unit)
+    value = 10**SCALE if row.value is None else row.value
+    return half_even(value * units(unit_price) * CREDIT, 10 ** (2 * SCALE))
+
+
+@dataclass
+class Charges:
+    """What each subject's rows cost, in micro-credits."""
+
+    sums: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row) -> None:
+        for price in PRICES:
+            if price.meter == row.meter.slug:
+                cost = micro_credits(price, row)
+                self.sums[row.key[0]] += cost if abs(cost) <= DEAREST else 0
+
+    def answer(self) -> dict[str, str]:
+        return {subject: decimal_text(self.sums[subject], 6) for subject in sorted(self.sums)}
+
+
 @dataclass
 class Usage:
     """One meter's rows: each group's count, sum and, for quantiles, values."""
@@ -359,6 +422,7 @@ class Oracle:
     late: int = 0
     newest: int = FIRST_INSTANT
     usage: dict[str, Usage] = field(default_factory=lambda: {meter.slug: Usage(meter) for meter in METERS})
+    charges: Charges = field(default_factory=Charges)
 
     def take(self, line: bytes) -> None:
         try:
@@ -386,6 +450,7 @@ class Oracle:
             self.invalid[problem] += 1
         for row in usable:
             self.usage[row.meter.slug].add(row, event.instant)
+            self.charges.add(row)
         if usable and event.instant is not None:
             self.late += event.instant < self.newest - LATE_FROM
             self.newest = max(self.newest, event.instant)
@@ -401,6 +466,7 @@ class Oracle:
             "invalid": self.invalid.total(),
             "invalid_by_reason": dict(sorted(self.invalid.items())),
             "late": self.late,
+            "charges": self.charges.answer(),
             "usage": {slug: usage.usage() for slug, usage in self.usage.items()},
             "totals": {slug: usage.total() for slug, usage in self.usage.items()},
             "hourly": {slug: windows(usage.hours) for slug, usage in windowed.items()},

@@ -248,6 +248,7 @@ class TheOracle(unittest.TestCase):
                 "invalid": 0,
                 "invalid_by_reason": {},
                 "late": 0,
+                "charges": {"tpp-12345": "1.0045"},
                 "usage": {
                     "api_calls": [group | {"method": "GET", "value": "1"}],
                     "api_latency": [group | {"value": "45"}],
@@ -527,6 +528,61 @@ class TheOracle(unittest.TestCase):
         row = expected(lines)["usage"]["api_latency_quantiles"][0]
         self.assertEqual((row["p50"], row["p90"]), ("10", "10"))
         self.assertEqual(expected(lines[:3])["usage"]["api_latency_quantiles"][0]["p50"], "9.5")
+
+
+    # Charges
+
+    def test_a_subject_pays_for_its_counted_rows(self) -> None:
+        lines = [event(), event(), event(id="2"), event(id="3", subject="tpp-1"), event(id="4", subject=...)]
+        self.assertEqual(expected(lines)["charges"], {"tpp-1": "1.0045", "tpp-12345": "2.009"})
+        self.assertEqual(expected([])["charges"], {})
+
+    def test_an_endpoint_may_have_a_price_of_its_own(self) -> None:
+        for endpoint, charge in [
+            ("/domestic-payments", "5.01"),
+            ("/v1/payments/sepa-credit-transfers", "5.01"),
+            ("/v1/payments/sepa-credit-transfers/{paymentId}/status", "0.01"),
+            ("/v1/funds-confirmations", "0.26"),
+            ("/domestic-payments/", "1.01"),
+            ("", "1.01"),
+        ]:
+            with self.subTest(endpoint=endpoint):
+                line = event(data={"endpoint": endpoint, "response_time_ms": 100})
+                self.assertEqual(expected([line])["charges"], {"tpp-12345": charge})
+
+    def test_a_row_is_rounded_by_itself_and_half_goes_to_the_even(self) -> None:
+        # A call is 1 credit and a unit of latency 0.0001.
+        for value, charge in [
+            ("0.005", "1"),
+            ("0.0050000000000000001", "1.000001"),
+            ("0.015", "1.000002"),
+            ("0.025", "1.000002"),
+            ("-0.005", "1"),
+            ("-0.015", "0.999998"),
+            ("-0.0150000000000000001", "0.999998"),
+            ("-0.0149999999999999999", "0.999999"),
+            ("-20000", "-1"),
+        ]:
+            with self.subTest(value=value):
+                self.assertEqual(expected([valued(value)])["charges"], {"tpp-12345": charge})
+        twice = [valued("0.005"), valued("0.005", id="2")]
+        self.assertEqual(expected(twice)["charges"], {"tpp-12345": "2"}, "together it would be a micro-credit more")
+
+    def test_a_row_above_a_billion_credits_is_left_out(self) -> None:
+        for value, charge in [
+            ("1e13", "1000000001"),
+            ("10000000000000.005", "1000000001"),
+            ("10000000000000.01", "1"),
+            ("-1e13", "-999999999"),
+            ("-10000000000000.01", "1"),
+            ("9999999999999999999.9999999999999999999", "1"),
+        ]:
+            with self.subTest(value=value):
+                self.assertEqual(expected([valued(value)])["charges"], {"tpp-12345": charge})
+
+    def test_what_is_invalid_pays_for_what_it_adds(self) -> None:
+        self.assertEqual(expected([event(data={})])["charges"], {"tpp-12345": "1"})
+        self.assertEqual(expected([event(type="consent.revoked")])["charges"], {})
 
 
 class TheCommands(unittest.TestCase):
