@@ -245,6 +245,7 @@ subjects:
   e: {}
   f: 5
   7: unlimited
+  "": unlimited
 "#,
         )
         .unwrap_err();
@@ -264,6 +265,7 @@ subjects:
             "policies.subjects.d.overdraft: more than 9007199254.740991".to_owned(),
             "policies.subjects.e.overdraft: is required".to_owned(),
             format!("policies.subjects.f: {one_of} or a plan's name"),
+            "policies.subjects: has an empty key".to_owned(),
         ];
         assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
         for (mistake, start) in mistakes.iter().zip(&expected) {

@@ -208,7 +208,6 @@ mod tests {
 meters:
   - {slug: calls, eventType: t, aggregation: COUNT, groupBy: {a: $.a, endpoint: $.e}}
   - {slug: bytes, eventType: t, aggregation: SUM, valueProperty: $.v}
-  - {slug: late, eventType: t, aggregation: SUM, valueProperty: $.v, eventFrom: '2024-01-01T00:00:00Z'}
   - {slug: free, eventType: t, aggregation: COUNT}
 ";
     /// 2024-01-01T00:00:00Z
@@ -316,39 +315,64 @@ meters:
     }
 
     #[test]
+    fn a_dimension_that_a_row_lacks_is_an_empty_one() {
+        let prices = prices(
+            "prices: [{meter: calls, versions: [{credits_per_unit: 1, group_by: endpoint, by_value: {'': 7}}]}]",
+        );
+        let lacking = prices.price_of("calls", Decimal::ONE, 0, |_| None);
+        assert_eq!(printed(lacking), Ok("7".to_owned()));
+        let stored_before = prices.price(&row("calls", "1", &[]), 0);
+        assert_eq!(printed(stored_before), Ok("7".to_owned()));
+    }
+
+    #[test]
     fn an_event_costs_the_sum_of_its_priced_rows() {
-        let yaml = "prices: [{meter: calls, versions: [{credits_per_unit: 1}]}, {meter: bytes, versions: [{credits_per_unit: '0.0000005'}]}, {meter: late, versions: [{credits_per_unit: 10}]}]";
+        let yaml = "prices: [{meter: calls, versions: [{credits_per_unit: 1}]}, {meter: bytes, versions: [{credits_per_unit: '0.0000005'}]}]";
         let prices = prices(yaml);
         let call = row("calls", "1", &["", ""]);
         let byte = row("bytes", "1", &[]);
-        let late = row("late", "1", &[]);
         let free = row("free", "1", &[]);
         let billion = row("calls", "1000000000", &["", ""]);
-        let refund = row("calls", "-1000000000", &["", ""]);
-        let ten = vec![billion; 10];
-        let back_in_range = [ten.clone(), vec![refund]].concat();
-        for (rows, time, expected) in [
-            (vec![], 0, Ok("none")),
-            (vec![free.clone()], 0, Ok("none")),
-            (vec![late.clone()], YEAR_2024 - 1, Ok("none")),
-            (vec![late.clone()], YEAR_2024, Ok("10")),
-            (vec![call, free, late], YEAR_2024 - 1, Ok("1")),
+        let too_large = row("calls", "1000000001", &["", ""]);
+        let nine = vec![billion; MOST_ROWS];
+        for (rows, credits, left_out) in [
+            (vec![], None, 0),
+            (vec![free.clone()], None, 0),
+            (vec![call.clone(), free], Some("1"), 0),
             // Rounded one by one: the exact sum would be a whole micro-credit.
-            (vec![byte.clone(), byte], 0, Ok("0")),
-            (ten, 0, Err(PriceError::SumTooLarge)),
-            (back_in_range, 0, Ok("9000000000")),
-            (
-                vec![row("calls", "1000000001", &["", ""])],
-                0,
-                Err(PriceError::TooLarge),
-            ),
+            (vec![byte.clone(), byte.clone()], Some("0"), 0),
+            (nine, Some("9000000000"), 0),
+            (vec![too_large.clone()], None, 1),
+            (vec![too_large.clone(), call, too_large], Some("1"), 2),
         ] {
-            assert_eq!(
-                printed(prices.price_of_event(&rows, time)),
-                expected.map(str::to_owned),
-                "{rows:?}"
-            );
+            let price = prices.price_of_event(&rows, 0);
+            let paid = price.credits.map(|credits| credits.to_string());
+            assert_eq!(paid.as_deref(), credits, "{rows:?}");
+            assert_eq!(price.too_large, left_out, "{rows:?}");
         }
+    }
+
+    #[test]
+    fn a_span_ends_where_the_next_begins() {
+        let prices = prices(
+            "prices: [{meter: calls, versions: [{effective_from: 2024-01-01T00:00:00Z, credits_per_unit: 1, group_by: a, by_value: {b: 1}}]}, {meter: bytes, versions: [{credits_per_unit: 1}, {effective_from: 2024-01-01T00:00:00Z, credits_per_unit: 2}]}]",
+        );
+        let mut spans: Vec<_> = prices
+            .spans()
+            .map(|span| (span.meter, span.from, span.until, span.group_by))
+            .collect();
+        spans.sort_unstable();
+        assert_eq!(
+            spans,
+            [
+                ("bytes", i64::MIN, YEAR_2024, None),
+                ("bytes", YEAR_2024, i64::MAX, None),
+                ("calls", YEAR_2024, i64::MAX, Some("a")),
+            ]
+        );
+        let mut meters: Vec<_> = prices.meters().collect();
+        meters.sort_unstable();
+        assert_eq!(meters, ["bytes", "calls"]);
     }
 
     proptest! {
@@ -389,8 +413,53 @@ meters:
                 .iter()
                 .map(|row| prices.price(row, 0).unwrap().unwrap().micros())
                 .sum();
-            let paid = prices.price_of_event(&rows, 0).unwrap().unwrap();
-            prop_assert_eq!(paid.micros(), sum);
+            let paid = prices.price_of_event(&rows, 0);
+            prop_assert_eq!(paid.credits.unwrap().micros(), sum);
+            prop_assert_eq!(paid.too_large, 0);
+        }
+
+        /// As the sealing of a day sums it, by span, value and group, and as debits do.
+        #[test]
+        fn prices_by_span_and_by_row_agree(
+            rows in prop::collection::vec(
+                (-2_i64..4, 0_usize..4, -3_i64..4, prop::bool::weighted(0.05)),
+                0..40,
+            ),
+            has_first in any::<bool>(),
+        ) {
+            let first = if has_first { "{credits_per_unit: '0.0000015'}, " } else { "" };
+            let prices = prices(&format!(
+                "prices: [{{meter: calls, versions: [{first}\
+                 {{effective_from: 1970-01-01T00:00:00.000001Z, credits_per_unit: '0.0000005', group_by: endpoint, by_value: {{x: '0.7', '': 3}}}}, \
+                 {{effective_from: 1970-01-01T00:00:00.000002Z, credits_per_unit: 2, group_by: a, by_value: {{x: 0}}}}]}}]"
+            ));
+            let groups = |place: usize| [["", "x"], ["x", ""], ["y", "x"], ["x", "y"]][place];
+            let (mut by_row, mut counts) = (0_i64, HashMap::new());
+            for (time, place, value, is_large) in rows {
+                let factor = if is_large { 1_000_000_000 } else { 1 };
+                let usage = row("calls", &(value * factor).to_string(), &groups(place));
+                if let Ok(Some(price)) = prices.price(&usage, time) {
+                    by_row += price.micros();
+                }
+                for (index, span) in prices.spans().enumerate() {
+                    if (span.from..span.until).contains(&time) {
+                        let chosen = match span.group_by {
+                            Some("a") => usage.groups[0].clone(),
+                            Some(_) => usage.groups[1].clone(),
+                            None => String::new(),
+                        };
+                        *counts.entry((index, usage.value, chosen)).or_insert(0_i64) += 1;
+                    }
+                }
+            }
+            let spans: Vec<_> = prices.spans().collect();
+            let by_span: i64 = counts
+                .iter()
+                .filter_map(|((span, value, group), rows)| {
+                    Some(spans[*span].price(*value, group).ok()?.micros() * rows)
+                })
+                .sum();
+            prop_assert_eq!(by_span, by_row);
         }
     }
 }

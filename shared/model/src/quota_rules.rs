@@ -336,6 +336,8 @@ prices:
       - {effective_from: 2024-01-08T00:00:00Z, credits_per_unit: 1, group_by: method}
       - {effective_from: 2024-01-09T00:00:00Z, credits_per_unit: 1, by_value: {a: 1}}
       - {effective_from: 2024-01-10T00:00:00Z, credits_per_unit: 1, group_by: 5, by_value: [a]}
+      - {effective_from: 2024-01-11T00:00:00Z, credits_per_unit: 1, group_by: method, by_value: {}}
+      - {effective_from: 2024-01-12T00:00:00Z, credits_per_unit: 1, group_by: method, by_value: {"200.0": 1, "200": 1, "2e2": 2, " 200.0": 1, "007": 1, "true": 1, "1e400": 1, "": 1, "-0": x}}
       - 5
   - {meter: api_calls, versions: []}
   - {meter: slowest, versions: 5}
@@ -370,7 +372,12 @@ policies: {default: refuse}
             "prices[0].versions[11].group_by: is required with by_value",
             "prices[0].versions[12].group_by: must be a text",
             "prices[0].versions[12].by_value: must be a mapping",
-            "prices[0].versions[13]: must be a mapping",
+            "prices[0].versions[13].by_value: must name at least one",
+            "prices[0].versions[14].by_value.200.0: is stored as 200: write that",
+            "prices[0].versions[14].by_value.2e2: is stored as 200: write that",
+            "prices[0].versions[14].by_value.-0: is stored as 0: write that",
+            "prices[0].versions[14].by_value.-0: not a number",
+            "prices[0].versions[15]: must be a mapping",
             "prices[1].meter: api_calls is also price number 0",
             "prices[1].versions: must be a list of at least one",
             "prices[2].meter: must be COUNT or SUM",
@@ -385,6 +392,40 @@ policies: {default: refuse}
         for (mistake, start) in mistakes.iter().zip(expected) {
             assert!(mistake.starts_with(start), "{start} is not {mistake}");
         }
+    }
+
+    #[test]
+    fn the_rows_of_one_event_that_have_a_price_are_nine_at_most() {
+        let meters = |event_type: &str, count: usize| -> String {
+            (0..count)
+                .map(|n| {
+                    format!("  - {{slug: {event_type}{n}, eventType: {event_type}, aggregation: COUNT}}\n")
+                })
+                .collect()
+        };
+        let catalog = format!("meters:\n{}{}", meters("a", 11), meters("b", 9));
+        let catalog = Catalog::from_yaml(&catalog).unwrap();
+        let priced = |slugs: &[String]| {
+            let prices = slugs.iter().map(|slug| {
+                format!("  - {{meter: {slug}, versions: [{{credits_per_unit: 1}}]}}\n")
+            });
+            let text = format!("prices:\n{}", prices.collect::<String>());
+            QuotaRules::from_yaml(&text, &catalog).map_err(|error| error.mistakes)
+        };
+        let slugs = |event_type: &str, count: usize| -> Vec<_> {
+            (0..count).map(|n| format!("{event_type}{n}")).collect()
+        };
+        assert!(priced(&[slugs("a", 9), slugs("b", 9)].concat()).is_ok());
+        assert_eq!(
+            priced(&slugs("a", 11)).unwrap_err(),
+            [
+                "prices[9].meter: more than 9 meters of a have a price",
+                "prices[10].meter: more than 9 meters of a have a price",
+            ]
+        );
+        // A meter that is listed twice is one.
+        let twice = priced(&[slugs("a", 9), slugs("a", 1)].concat()).unwrap_err();
+        assert_eq!(twice, ["prices[9].meter: a0 is also price number 0"]);
     }
 
     #[test]
