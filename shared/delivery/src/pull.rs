@@ -153,3 +153,72 @@ impl<F: Function> Pull<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{process, time::Instant};
+
+    use stream::{CloudEvent, Graves, Producer, Record};
+
+    use super::*;
+    use crate::tally::Tally;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn kafka() -> KafkaConfig {
+        let broker = std::env::var("OPENMETER_KAFKA_BROKER");
+        let broker = broker.unwrap_or_else(|_| "127.0.0.1:9092".to_owned());
+        let mut kafka = KafkaConfig::new(vec![broker]);
+        kafka.topic = format!("delivery-{}", process::id());
+        kafka.partitions = 1;
+        kafka.retention = Duration::from_secs(600);
+        kafka
+    }
+
+    /// Pulls until these are taken.
+    async fn pull_until(tally: &Tally<false>, kafka: &KafkaConfig, taken: &[&str]) {
+        let stop = CancellationToken::new();
+        let pulling = tokio::spawn(pull(Pull {
+            function: tally.clone(),
+            burials: Burials::connect::<Tally<false>>(kafka).unwrap(),
+            kafka: kafka.clone(),
+            group: kafka.topic.clone(),
+            limits: BatchLimits::default(),
+            stop: stop.clone(),
+        }));
+        let began = Instant::now();
+        while tally.taken() != taken {
+            assert!(began.elapsed() < DEADLINE, "{:?}", tally.taken());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.cancel();
+        pulling.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn dead_records_that_are_passed_over_are_committed_with_the_others() {
+        let kafka = kafka();
+        stream::create_topics(&kafka, &[&kafka.topic])
+            .await
+            .unwrap();
+        let producer = Producer::connect(&kafka, 1 << 20).unwrap();
+        let send = async |id: &str, event_type: &str| {
+            let mut event = CloudEvent::new(id, "s", event_type);
+            event.stamp("2026-01-31T10:20:31Z".parse().unwrap());
+            producer.send(vec![event]).await.unwrap();
+        };
+        // What graves write of no event is none.
+        let mut graves = kafka.clone();
+        graves.dead_topic = kafka.topic.clone();
+        let junk = DeadRecord::new(0, 0, DecodeError::whole("junk"), Record::default());
+        let graves = Graves::connect(&graves, 1 << 20).unwrap();
+        graves.bury("elsewhere", &[junk]).await.unwrap();
+        send("refused", "refused").await;
+        send("a", "call").await;
+
+        let tally = Tally::new();
+        pull_until(&tally, &kafka, &["a"]).await;
+        send("b", "call").await;
+        pull_until(&tally, &kafka, &["a", "b"]).await;
+    }
+}

@@ -123,3 +123,125 @@ async fn take_records<F: Function>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use futures::future::join;
+    use http_body_util::BodyExt as _;
+    use runtime::Trigger;
+    use serde_json::{Value, json};
+    use stream::{BatchLimits, KafkaConfig};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{Delivery, app, tally::Tally};
+
+    /// Nobody is there: what asks it fails.
+    const NO_KAFKA: &str = "127.0.0.1:1";
+
+    fn router<const BURIES: bool>(tally: &Tally<BURIES>) -> Router {
+        let delivery = Delivery {
+            trigger: Trigger::Http,
+            kafka: Some(KafkaConfig::new(vec![NO_KAFKA.to_owned()])),
+            group: "tally".to_owned(),
+            limits: BatchLimits::default(),
+            in_flight: 64 << 20,
+        };
+        let own = Router::new().route("/own", post(async || "own"));
+        app(tally.clone(), delivery, own).unwrap().into_router()
+    }
+
+    async fn send(router: &Router, path: &str, headers: &[(&str, &str)], body: &str) -> u16 {
+        let mut request = Request::post(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request: Request = request.body(body.to_owned().into()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let is_to_be_empty = status == StatusCode::NO_CONTENT;
+        assert!(
+            !is_to_be_empty || body.is_empty(),
+            "Knative takes it for an event"
+        );
+        status.as_u16()
+    }
+
+    async fn push(router: &Router, id: &str, event_type: &str) -> u16 {
+        let headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-id", id),
+            ("ce-source", "s"),
+            ("ce-type", event_type),
+        ];
+        send(router, "/", &headers, "").await
+    }
+
+    /// Pushes what can never be taken, and returns the answers.
+    async fn push_dead(router: &Router) -> [u16; 3] {
+        let long = "x".repeat(EVENT_LIMIT + 1);
+        [
+            send(router, "/", &[("ce-id", "1")], "junk").await,
+            send(router, "/", &[("content-type", "text/plain")], &long).await,
+            push(router, "refused", "refused").await,
+        ]
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_taken_is_400_or_passed_over() {
+        let tally = Tally::<true>::new();
+        assert_eq!(push_dead(&router(&tally)).await, [400; 3]);
+        let tally = Tally::<false>::new();
+        let router = router(&tally);
+        assert_eq!(push_dead(&router).await, [204; 3]);
+        assert_eq!(push(&router, "a", "call").await, 204);
+        assert_eq!(tally.taken(), ["a"]);
+        assert_eq!(send(&router, "/own", &[], "").await, 200);
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_block_and_none_after_it() {
+        let tally = Tally::<true>::new();
+        let router = router(&tally);
+        let (bad, with_it) = join(push(&router, "bad", "panic"), push(&router, "a", "call")).await;
+        assert_eq!((bad, with_it), (503, 503));
+        assert_eq!(push(&router, "a", "call").await, 204);
+        assert_eq!(tally.taken(), ["a"]);
+    }
+
+    fn record(offset: i64, event_type: &str) -> Value {
+        let header = |name: &str, value: &str| json!({ name: value.as_bytes() });
+        let id = offset.to_string();
+        json!({
+            "offset": offset, "value": BASE64_STANDARD.encode("{}"),
+            "headers": [
+                header("ce_specversion", "1.0"), header("ce_id", &id), header("ce_source", "s"),
+                header("ce_type", event_type), header("content-type", "application/json"),
+            ],
+        })
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_lambda_is_taken_without_its_dead_where_they_are_passed_over() {
+        let tally = Tally::<false>::new();
+        let router = router(&tally);
+        let batch = |records: Vec<Value>| {
+            json!({"eventSource": "aws:kafka", "records": {"t-0": records}}).to_string()
+        };
+        let no_event = json!({"offset": 2, "value": BASE64_STANDARD.encode("junk")});
+        let records = vec![
+            record(0, "call"),
+            record(1, "refused"),
+            no_event,
+            json!("no record"),
+            record(4, "call"),
+        ];
+        assert_eq!(send(&router, "/events", &[], &batch(records)).await, 204);
+        assert_eq!(tally.taken(), ["0", "4"]);
+        // Lambda has changed how it shows records.
+        let strange = batch(vec![json!("no record")]);
+        assert_eq!(send(&router, "/events", &[], &strange).await, 503);
+    }
+}
