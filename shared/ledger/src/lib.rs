@@ -13,6 +13,7 @@ mod accounts;
 mod connection;
 mod refill;
 mod registry;
+mod settings;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -192,3 +192,62 @@ async fn many_functions_at_once_agree_on_every_winner() {
     assert!(answers.iter().all(|answer| answer == &answers[0]));
     wipe.all().await;
 }
+
+#[tokio::test]
+async fn what_is_known_is_registered_as_by_judging() {
+    let (registry, _wipe) = registry("known").await;
+    let (stored, t) = (Stored::default(), now());
+    count(&registry, &stored, &[claim("b", 1, t, 1)]).await;
+    let batch = [
+        claim("a", 2, t, 7),
+        claim("b", 3, t + 1, 1),
+        claim("a", 4, t + 1, 8),
+    ];
+    let winners = [batch[0].seen, claim("b", 1, t, 1).seen, batch[0].seen];
+    for _ in 0..2 {
+        let known = registry.known(&batch).await.unwrap();
+        assert_eq!(known, winners.map(Some));
+    }
+    assert_eq!(count(&registry, &stored, &batch).await, winners);
+}
+
+#[tokio::test]
+async fn nothing_is_known_nor_registered_after_a_loss() {
+    let (registry, wipe) = registry("known-lost").await;
+    let (stored, t) = (Stored::default(), now());
+    let mine = [claim("a", 1, t, 1), claim("b", 1, t, 1)];
+    assert_eq!(registry.known(&mine).await.unwrap(), [None, None], "new");
+    count(&registry, &stored, &[claim("a", 0, t, 1)]).await;
+    wipe.all().await;
+    assert_eq!(registry.known(&mine).await.unwrap(), [None, None], "lost");
+    let others = [claim("a", 5, t + 1, 1), claim("b", 5, t + 1, 1)];
+    let winners = count(&registry, &stored, &others).await;
+    assert_eq!(
+        winners,
+        [claim("a", 0, t, 1).seen, others[1].seen],
+        "asked of the store, which knows nothing of b"
+    );
+    let known = registry.known(&mine).await.unwrap();
+    let winners: Vec<_> = winners.into_iter().map(Some).collect();
+    assert_eq!(known, winners, "filled again");
+}
+
+#[tokio::test]
+async fn nothing_is_known_nor_registered_of_old_claims() {
+    let (registry, _wipe) = registry("known-old").await;
+    let (stored, t) = (Stored::default(), now());
+    count(&registry, &stored, &[claim("warm", 1, t, 1)]).await;
+    for (id, old) in [
+        ("late", claim("late", 1, t - 2 * HOUR, 1)),
+        ("aged", claim("aged", -13 * HOUR, t, 1)),
+    ] {
+        // A batch is judged in its order: what comes with an old one of its identity waits too.
+        let batch = [claim(id, 2, t, 1), old, claim("warm", 3, t, 1)];
+        let known = registry.known(&batch).await.unwrap();
+        let warm = claim("warm", 1, t, 1).seen;
+        assert_eq!(known, [None, None, Some(warm)], "{id}");
+        let fresh = claim(id, 4, t + 1, 1);
+        let known = registry.known(&[fresh]).await.unwrap();
+        assert_eq!(known, [Some(fresh.seen)], "{id}: nobody was there before");
+    }
+}

@@ -12,7 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Stored, claim, count, now, registry_at};
+use common::{
+    Stored, claim, count,
+    credits::{account, accounts_at, credit, debit, take},
+    now, registry_at,
+};
+use ledger::{Outcome, Standing};
 
 /// A Valkey of the test's own, with snapshots, gone when dropped.
 struct Server {
@@ -138,4 +143,34 @@ async fn a_server_without_snapshots_comes_back_empty_and_is_filled() {
     registry.judge(&first, &stored).await.ok();
     let winners = count(&registry, &stored, &[claim("a", 9, t + 1, 1)]).await;
     assert_eq!(winners, [first[0].seen]);
+}
+
+#[tokio::test]
+async fn an_account_of_a_snapshot_is_unknown_and_is_told_from_the_start() {
+    let mut server = Server::start("accounts").await;
+    // The functions come with the first call.
+    let accounts = accounts_at(&server.url(), "om");
+    let whole = accounts.tell_all(&["whole", "telling"]).await.unwrap();
+    credit(&accounts, "whole", "g", 100).await;
+    let opened = accounts.open_all(&[("whole", None, &whole[0])]).await;
+    assert_eq!(opened.unwrap(), [true]);
+    server.ask("SAVE").await.unwrap();
+    let debits = [debit("a", 1)];
+    for subject in ["whole", "telling"] {
+        take(&accounts, subject, 1, &debits).await.unwrap();
+    }
+    server.crash().await;
+
+    // The connection finds its way back on its own, at the second attempt at the latest.
+    accounts.prepare().await.ok();
+    let standing = async |subject| account(&accounts, subject).await.standing;
+    assert_eq!(standing("whole").await, Standing::Unknown);
+    let opened = accounts.open_all(&[("telling", None, &whole[1])]).await;
+    assert_eq!(opened.unwrap(), [false], "its debit is gone");
+    let again = accounts.tell_all(&["whole"]).await.unwrap();
+    let debited = take(&accounts, "whole", 1, &debits).await.unwrap();
+    assert_eq!(debited.outcomes, [Outcome::Debited]);
+    let opened = accounts.open_all(&[("whole", None, &again[0])]).await;
+    assert_eq!(opened.unwrap(), [true]);
+    assert_eq!(standing("whole").await, Standing::Unlimited);
 }
