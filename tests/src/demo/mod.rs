@@ -41,6 +41,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -158,13 +159,14 @@ impl Run {
             names.remove(&self.options).await?;
         }
         let file = self.folder.file("traffic.jsonl");
+        let start = self.options.start(Timestamp::now());
         eprintln!(
-            "generating {} events, seed {}",
+            "generating {} events, seed {}, {} hours from {start} on",
             report::grouped(self.options.events),
-            self.options.seed
+            self.options.seed,
+            self.options.hours
         );
-        let lines =
-            oracle::generate(&self.root, self.options.events, self.options.seed, &file).await?;
+        let lines = oracle::generate(&self.root, &self.options, start, &file).await?;
         eprintln!("asking the oracle about {} lines", report::grouped(lines));
         let expected = oracle::expect(&self.root, &file).await?;
 

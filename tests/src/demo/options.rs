@@ -4,9 +4,14 @@ use std::{io, net::TcpListener, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng as _;
 
 use super::chaos::Kills;
+
+/// How old the first event is by default. The last one is then an hour old, so that no repeat's
+/// later `time` is in the future.
+const USUAL_AGE: SignedDuration = SignedDuration::from_hours(9);
 
 /// Sends generated traffic through the broker and the functions that the manifests wire up, and
 /// compares what query answers with what the oracle works out.
@@ -27,6 +32,16 @@ pub struct Options {
     /// Seed of the traffic and of the moments of --chaos.
     #[arg(long, env = "SEED", default_value_t = 1)]
     pub seed: u64,
+
+    /// From when on the events' times are, in RFC 3339: nine hours ago on the hour, if it is not
+    /// said. Of those more than half a day before they are taken, quota leaves the debits to
+    /// its reconcile.
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<Timestamp>,
+
+    /// Over how many hours they are spread.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hours: u32,
 
     /// Connections over which the gateway posts.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -126,6 +141,15 @@ pub(super) struct Ports {
 }
 
 impl Options {
+    /// Returns from when on the events' times are.
+    pub(super) fn start(&self, now: Timestamp) -> Timestamp {
+        let on_the_hour = || {
+            let hours = now.as_second().div_euclid(3600);
+            Timestamp::from_second(hours * 3600).unwrap_or(now)
+        };
+        self.start.unwrap_or_else(|| on_the_hour() - USUAL_AGE)
+    }
+
     /// Returns the ports, all of them free at this moment: a stranger that listens there would
     /// answer in our place.
     pub(super) fn ports(&self) -> anyhow::Result<Ports> {
@@ -190,5 +214,18 @@ mod tests {
             together
         );
         assert!(chaos(&["--chaos", "ingest=1,kafka=1"]).is_err());
+    }
+
+    #[test]
+    fn events_are_recent_unless_their_time_is_given() {
+        let now: Timestamp = "2026-03-01T00:59:59.9Z".parse().unwrap();
+        let start = |arguments: &[&str]| {
+            let command = ["demo", "demo"].iter().chain(arguments);
+            Options::try_parse_from(command).map(|options| options.start(now).to_string())
+        };
+        assert_eq!(start(&[]).unwrap(), "2026-02-28T15:00:00Z");
+        let given = "2024-01-15T00:00:00Z";
+        assert_eq!(start(&["--start", given]).unwrap(), given);
+        assert!(start(&["--start", "2024-01-15"]).is_err());
     }
 }

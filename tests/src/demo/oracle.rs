@@ -7,11 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
 
 use super::{
+    Options,
     answers::METERS,
     rows::{Key, Numbers, Rows},
 };
@@ -26,6 +28,8 @@ pub(super) struct Expected {
     pub(super) invalid: u64,
     pub(super) invalid_by_reason: BTreeMap<String, u64>,
     pub(super) late: u64,
+    /// What each subject's events cost, in credits.
+    pub(super) charges: BTreeMap<String, String>,
     usage: BTreeMap<String, Vec<BTreeMap<String, Value>>>,
     totals: BTreeMap<String, Sum>,
     hourly: BTreeMap<String, Vec<Windowed>>,
@@ -44,11 +48,11 @@ struct Windowed {
     value: String,
 }
 
-/// Writes the traffic and returns how many lines it has.
+/// Writes the traffic of `options` from `start` on, and returns how many lines it has.
 pub(super) async fn generate(
     root: &Path,
-    events: u64,
-    seed: u64,
+    options: &Options,
+    start: Timestamp,
     file: &Path,
 ) -> anyhow::Result<u64> {
     #[derive(Deserialize)]
@@ -56,11 +60,18 @@ pub(super) async fn generate(
         lines: u64,
     }
     let manifest: PathBuf = file.with_file_name("manifest.json");
-    let (events, seed) = (events.to_string(), seed.to_string());
+    let Options {
+        events,
+        seed,
+        hours,
+        ..
+    } = options;
     let mut command = python(root, "generate.py");
     command
-        .args([&events, &seed])
+        .args([events.to_string(), seed.to_string()])
         .arg(file)
+        .args(["--start", &start.to_string()])
+        .args(["--hours", &hours.to_string()])
         .arg("--manifest")
         .arg(&manifest);
     let status = command.status().await.context("run the generator")?;
@@ -152,12 +163,14 @@ fn numbers(row: &BTreeMap<String, Value>) -> Numbers {
 
 #[cfg(test)]
 mod tests {
+    use model::{Catalog, QuotaRules};
+
     use super::*;
 
     #[test]
     fn the_oracles_answer_becomes_rows() {
         let answer = r#"{"refused":{},"accepted":2,"distinct":2,"repeats":0,"conflicts":0,"invalid":0,
-            "invalid_by_reason":{},"late":0,
+            "invalid_by_reason":{},"late":0,"charges":{"a":"2.5"},
             "usage":{"api_calls":[{"subject":"a","endpoint":"/x","method":"GET","value":"2"}],
               "api_latency_quantiles":[{"subject":"a","endpoint":"/x","method":"GET","count":2,"p50":"4.5"}]},
             "totals":{"api_calls":{"count":2,"sum":"2"}},
@@ -179,5 +192,52 @@ mod tests {
                 r#"api_latency_quantiles by subject, endpoint, method | a /x GET | {"p50": "4.5"}"#,
             ]
         );
+    }
+
+    /// A meter's price as both sides have it: by default, and by the value of a group.
+    type Prices = BTreeMap<String, (String, Option<String>, BTreeMap<String, String>)>;
+
+    #[test]
+    fn the_oracle_and_the_functions_have_the_same_prices() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+        let rules = read("tests/traffic/quota-rules.yaml");
+        let meters = Catalog::from_yaml(&read("knative/base/meters.yaml")).unwrap();
+        QuotaRules::from_yaml(&rules, &meters).unwrap();
+
+        #[derive(Deserialize)]
+        struct Rules {
+            prices: Vec<Price>,
+        }
+        #[derive(Deserialize)]
+        struct Price {
+            meter: String,
+            versions: [Version; 1],
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Version {
+            credits_per_unit: String,
+            group_by: Option<String>,
+            #[serde(default)]
+            by_value: BTreeMap<String, String>,
+        }
+        let rules: Rules = serde_yaml_ng::from_str(&rules).unwrap();
+        let prices = rules.prices.into_iter().map(|price| {
+            let [version] = price.versions;
+            let price_of = (version.credits_per_unit, version.group_by, version.by_value);
+            (price.meter, price_of)
+        });
+
+        let show =
+            "import json, oracle; print(json.dumps({p.meter: p[1:] for p in oracle.PRICES}))";
+        let shown = std::process::Command::new("python3")
+            .args(["-c", show])
+            .current_dir(root.join("tests/traffic"))
+            .output()
+            .unwrap();
+        let oracle: Prices = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(prices.collect::<Prices>(), oracle);
+        assert!(oracle.len() > 1);
     }
 }
