@@ -5,16 +5,21 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Who may depend on whom, inside.
-const INSIDE: [(&str, &[&str]); 9] = [
+const INSIDE: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("stream", &["model"]),
     ("store", &["model"]),
     ("ledger", &["model"]),
     ("runtime", &["model"]),
+    ("delivery", &["model", "stream", "runtime"]),
     ("ingest", &["model", "stream", "runtime"]),
     (
         "process",
-        &["model", "stream", "store", "ledger", "runtime"],
+        &["model", "stream", "store", "ledger", "runtime", "delivery"],
+    ),
+    (
+        "quota",
+        &["model", "stream", "store", "ledger", "runtime", "delivery"],
     ),
     ("query", &["model", "stream", "store", "runtime"]),
     ("runner", &["stream"]),
