@@ -11,6 +11,7 @@ mod dead;
 mod edges;
 mod lambda;
 mod lost;
+mod quota;
 mod settings;
 mod structure;
 mod support;

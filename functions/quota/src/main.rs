@@ -1,3 +1,11 @@
 //! Runs [`quota`] on Knative, on Lambda or as a member of a consumer group.
 
-fn main() {}
+use runtime::Env;
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    runtime::main("quota", async {
+        runtime::serve(quota::app(&Env::process())?).await
+    })
+    .await
+}

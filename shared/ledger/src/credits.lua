@@ -239,7 +239,10 @@ local function hold(keys, args)
         return verdict(key, 0)
     end
     local found = verdict(key, amount)
-    if redis.call('HEXISTS', key .. ':holds', id) == 1 then return { 1, found[2], found[3] } end
+    if redis.call('HEXISTS', key .. ':holds', id) == 1 then
+        -- Its own amount is taken off already.
+        return { 1, found[2], found[3] == 'spent' and 'ok' or found[3] }
+    end
     if found[1] == 0 then return found end
     local held = bounded(number_at(key, 'held') + amount)
     redis.call('HSET', key .. ':holds', id, text(amount))

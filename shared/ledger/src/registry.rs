@@ -1,7 +1,7 @@
 //! The identity registry: who was first, for whoever asks.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -256,7 +256,8 @@ impl Registry {
         judged: &Judged,
         history: &H,
     ) -> Result<bool, JudgeError<H::Error>> {
-        let epochs = self.epochs(claims).await?;
+        let touched = claims.iter().map(|claim| bucket(&claim.identity));
+        let epochs = self.epochs(touched.collect()).await?;
         let in_doubt: Vec<_> = (0..claims.len())
             .filter(|index| {
                 let before = &judged.epochs[*index];
@@ -272,12 +273,19 @@ impl Registry {
         Ok(again.winners == judged.winners)
     }
 
-    /// Returns the epoch of each bucket that the claims touch; "" for all others.
-    async fn epochs(&self, claims: &[Claim]) -> Result<Vec<Arc<str>>, LedgerError> {
+    /// Fills the registry if Valkey lost it, for a function that cannot wait for one that
+    /// judges by the store.
+    pub async fn restore<H: History>(&self, history: &H) -> Result<(), JudgeError<H::Error>> {
+        let epochs = self.epochs((0..BUCKETS).collect()).await?;
+        if epochs.iter().any(|epoch| epoch.is_empty()) {
+            self.refill(history).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the epoch of each of these buckets; "" for all others.
+    async fn epochs(&self, touched: BTreeSet<usize>) -> Result<Vec<Arc<str>>, LedgerError> {
         let mut epochs = vec![Arc::from(""); BUCKETS];
-        let mut touched: Vec<_> = claims.iter().map(|claim| bucket(&claim.identity)).collect();
-        touched.sort_unstable();
-        touched.dedup();
         if touched.is_empty() {
             return Ok(epochs);
         }
