@@ -146,7 +146,12 @@ mod tests {
     fn steps_are_numbered_without_a_gap_and_can_be_repeated() {
         for (place, (version, name, statement)) in STEPS.iter().enumerate() {
             assert_eq!(*version as usize, place + 1, "{name}");
-            assert!(statement.contains("IF NOT EXISTS"), "{name}");
+            // The others say again what is so, or change rows that are changed once.
+            let is_repeatable = ["UPDATE", "MATERIALIZE INDEX", "MODIFY COLUMN"]
+                .iter()
+                .any(|words| statement.contains(words));
+            let is_guarded = statement.contains("IF NOT EXISTS");
+            assert!(is_guarded || is_repeatable, "{name}");
             assert!(!statement.contains(';'), "{name}: one statement a step");
         }
     }

@@ -63,6 +63,16 @@ impl TestStore {
         }
     }
 
+    /// Makes the database without our schema.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub async fn create_database(&self) {
+        let sql = format!("CREATE DATABASE `{}`", self.config.database);
+        let query = self.store.server.query_raw(&sql);
+        self.store.execute("create", query).await.expect(&sql);
+    }
+
     /// Runs a statement in the database, for what no function of the store does.
     ///
     /// # Panics

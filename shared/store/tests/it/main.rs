@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod aggregations;
+mod charged;
+mod credits;
 mod events;
 mod history;
 mod measure;

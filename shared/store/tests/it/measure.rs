@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use model::{Catalog, Content, Decimal, History, Identity, MeterQuery, WindowSize};
-use store::{EventRow, State, UsageRecord, testing::TestStore};
+use model::{
+    Catalog, Content, Decimal, History, Identity, Meter, MeterQuery, QuotaRules, WindowSize,
+};
+use store::{EventRow, State, Subjects, UsageRecord, testing::TestStore};
 
 use crate::rows::by;
 
 const BATCH: usize = 50_000;
+
+const METERS: &str = "meters: [{slug: api_latency, eventType: api.call, aggregation: SUM, \
+                      valueProperty: $.ms, groupBy: {endpoint: $.endpoint, method: $.method}}]";
 
 fn count(name: &str, default: usize) -> usize {
     std::env::var(name)
@@ -21,11 +26,7 @@ fn count(name: &str, default: usize) -> usize {
 async fn measure_the_store() {
     let rows = count("ROWS", 1_000_000);
     let test = TestStore::create().await;
-    let catalog = Catalog::from_yaml(
-        "meters: [{slug: api_latency, eventType: api.call, aggregation: SUM, \
-         valueProperty: $.ms, groupBy: {endpoint: $.endpoint, method: $.method}}]",
-    )
-    .unwrap();
+    let catalog = Catalog::from_yaml(METERS).unwrap();
     let meter = &catalog.meters()[0];
     let attributes = BTreeMap::from([("datacontenttype".into(), "application/json".into())]);
     let subjects: Vec<_> = (0..500).map(|n| format!("tpp-{n:05}")).collect();
@@ -114,6 +115,7 @@ async fn measure_the_store() {
             begun.elapsed()
         );
     }
+    measure_charges(&test, meter, rows).await;
     let spread = |place: usize| {
         Identity::of(
             "gateway",
@@ -165,4 +167,97 @@ async fn measure_the_store() {
     if std::env::var_os("KEEP").is_none() {
         test.remove().await;
     }
+}
+
+async fn measure_charges(test: &TestStore, meter: &Meter, rows: usize) {
+    let store = &test.store;
+    let catalog = Catalog::from_yaml(METERS).unwrap();
+    let yaml = format!(
+        "prices: [{{meter: {}, versions: [{{credits_per_unit: 1, group_by: endpoint, \
+         by_value: {{/endpoint/1: 2}}}}]}}]",
+        meter.slug
+    );
+    let prices = QuotaRules::from_yaml(&yaml, &catalog).unwrap().prices;
+    let span = prices.spans().next().unwrap();
+    let meters = [&*meter.slug];
+    let last = store.clock().await.unwrap();
+    // A few late events of every subject, all over the month.
+    let start = crate::rows::micros("2024-01-01T00:00:00Z");
+    let ids: Vec<_> = (0..1000).map(|n| format!("late-{n}")).collect();
+    let groups = vec!["/endpoint/1".to_owned(), "GET".to_owned()];
+    let subjects: Vec<_> = (0..500).map(|n| format!("tpp-{n:05}")).collect();
+    let late: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(n, id)| UsageRecord {
+            meter: &meter.slug,
+            subject: &subjects[n % 500],
+            time: start + n as i64 * 2_600_000_000,
+            identity: Identity::of("gateway", id),
+            content: Content(1),
+            value: Decimal::ONE,
+            text: "",
+            dimensions: &meter.group_by,
+            groups: &groups,
+            definitions: 7,
+            ingested_at: start + 40 * 86_400_000_000,
+            stored_at: 1,
+            is_deleted: false,
+        })
+        .collect();
+    store.insert_usage(&late).await.unwrap();
+    let all = 0..i64::MAX;
+    let day = start + 86_400_000_000..start + 2 * 86_400_000_000;
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let found = store.priced_rows_inserted(&meters, last..i64::MAX).await;
+        println!(
+            "inserted since: {} rows in {:?}",
+            found.unwrap().len(),
+            begun.elapsed()
+        );
+        let begun = Instant::now();
+        let found = store
+            .priced_rows_inserted(&meters, i64::MAX - 1..i64::MAX)
+            .await;
+        println!(
+            "inserted since: {} rows in {:?}",
+            found.unwrap().len(),
+            begun.elapsed()
+        );
+        for (name, subjects) in [("one", &subjects[..1]), ("all", &subjects[..])] {
+            let these = Subjects::These(subjects);
+            let begun = Instant::now();
+            let found = store
+                .priced_rows(&meters, day.clone(), these)
+                .await
+                .unwrap();
+            println!(
+                "a day's rows, {name}: {} in {:?}",
+                found.len(),
+                begun.elapsed()
+            );
+            let begun = Instant::now();
+            let found = store.charged(&span, day.clone(), these).await.unwrap();
+            println!(
+                "charged, a day, {name}: {} in {:?}",
+                found.len(),
+                begun.elapsed()
+            );
+            let begun = Instant::now();
+            let found = store.charged(&span, all.clone(), these).await.unwrap();
+            println!(
+                "charged, ever, {name}: {} in {:?}",
+                found.len(),
+                begun.elapsed()
+            );
+        }
+    }
+    let begun = Instant::now();
+    let found = store.subjects_of(&meters).await.unwrap();
+    println!(
+        "who is charged, of {rows}: {} in {:?}",
+        found.len(),
+        begun.elapsed()
+    );
 }
