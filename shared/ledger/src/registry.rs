@@ -1,14 +1,17 @@
 //! The identity registry: who was first, for whoever asks.
 
+mod wire;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use model::{Claim, Content, History, Identity, Seen};
-use redis::{Pipeline, Value};
+use model::{Claim, History, Identity, Seen};
+use redis::Pipeline;
 
+use self::wire::{Reply, encode};
 use crate::connection::{Ledger, LedgerError};
 
 /// Parts of the registry. Each lives on one node of a cluster and is trusted or
@@ -389,57 +392,6 @@ fn bucket(identity: &Identity) -> usize {
     usize::from(identity.0[0]) % BUCKETS
 }
 
-fn encode(seen: &Seen) -> [u8; 24] {
-    let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&seen.time.to_le_bytes());
-    bytes[8..16].copy_from_slice(&seen.ingested_at.to_le_bytes());
-    bytes[16..].copy_from_slice(&seen.content.0.to_le_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<Seen> {
-    let bytes: &[u8; 24] = bytes.try_into().ok()?;
-    let (time, rest) = bytes.split_first_chunk::<8>()?;
-    let (ingested_at, content) = rest.split_first_chunk::<8>()?;
-    Some(Seen {
-        time: i64::from_le_bytes(*time),
-        ingested_at: i64::from_le_bytes(*ingested_at),
-        content: Content(u64::from_le_bytes(content.try_into().ok()?)),
-    })
-}
-
-/// The reply of `om_register`.
-struct Reply {
-    epoch: Arc<str>,
-    winners: Vec<Option<Seen>>,
-}
-
-impl Reply {
-    fn read(reply: Value) -> Result<Self, LedgerError> {
-        Self::parse(reply).ok_or(LedgerError::Unexpected("om_register"))
-    }
-
-    fn parse(reply: Value) -> Option<Self> {
-        let Value::Array(parts) = reply else {
-            return None;
-        };
-        let [Value::BulkString(epoch), Value::Array(winners)] =
-            <[Value; 2]>::try_from(parts).ok()?
-        else {
-            return None;
-        };
-        let winner = |value: Value| match value {
-            Value::BulkString(bytes) if bytes.is_empty() => Some(None),
-            Value::BulkString(bytes) => decode(&bytes).map(Some),
-            _ => None,
-        };
-        Some(Self {
-            epoch: String::from_utf8(epoch).ok()?.into(),
-            winners: winners.into_iter().map(winner).collect::<Option<_>>()?,
-        })
-    }
-}
-
 /// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
@@ -455,28 +407,4 @@ pub(crate) fn as_micros(duration: Duration) -> i64 {
 
 pub(crate) fn micros(time: SystemTime) -> i64 {
     as_micros(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_winner_is_read_as_it_was_written() {
-        for seen in [
-            Seen {
-                time: -1,
-                ingested_at: i64::MAX,
-                content: Content(u64::MAX),
-            },
-            Seen {
-                time: 1_705_314_600_000_000,
-                ingested_at: 0,
-                content: Content(7),
-            },
-        ] {
-            assert_eq!(decode(&encode(&seen)), Some(seen));
-        }
-        assert_eq!(decode(&[0; 23]), None);
-    }
 }

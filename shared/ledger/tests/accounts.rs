@@ -158,7 +158,7 @@ async fn a_hold_ends_by_its_event_by_cancel_and_by_time() {
 
 #[tokio::test]
 async fn a_sealed_day_is_a_total_and_takes_no_debit() {
-    let (accounts, _) = accounts("seal").await;
+    let (accounts, beginning) = accounts("seal").await;
     credit(&accounts, "tpp", "g", 100).await;
     take(&accounts, "tpp", 7, &[debit("a", 10)]).await.unwrap();
     take(&accounts, "tpp", 8, &[debit("b", 1)]).await.unwrap();
@@ -187,6 +187,15 @@ async fn a_sealed_day_is_a_total_and_takes_no_debit() {
     let unsealed = take(&accounts, "tpp", 8, &both).await.unwrap();
     assert_eq!(unsealed.outcomes, [Outcome::Before, Outcome::Debited]);
     assert_eq!(unsealed.balance, micros(81));
+    let debits = async |day| {
+        let deleted = format!("{beginning}credits:{{tpp}}:debits:{day}");
+        ledger::testing::forget(&url(), &deleted).await.unwrap()
+    };
+    assert_eq!(
+        (debits(7).await, debits(8).await),
+        (0, 1),
+        "kept until then"
+    );
 }
 
 #[tokio::test]
@@ -293,6 +302,29 @@ async fn debits_of_any_number_are_taken_in_one_go() {
         assert_eq!(debited.balance, micros(-2_500 * 2_499 / 2));
         assert_eq!(debited.outcomes, vec![outcome; 2_500]);
     }
+}
+
+#[tokio::test]
+async fn more_debits_than_one_round_trip_takes_find_their_accounts() {
+    let (accounts, beginning) = accounts("round-trips").await;
+    let debits: Vec<_> = (0..60_000).map(|n| debit(&n.to_string(), 1)).collect();
+    let days = ["x", "y", "z"].map(|subject| day_debits(subject, 1, &debits));
+    let days = [
+        days,
+        [("x", 2), ("y", 2), ("z", 1)]
+            .map(|(subject, day)| day_debits(subject, day, &debits[..10])),
+    ]
+    .concat();
+    let debited = accounts.debit_all(&days).await.unwrap();
+    let balances: Vec<_> = debited
+        .iter()
+        .map(|debited| debited.as_ref().unwrap().balance.micros())
+        .collect();
+    assert_eq!(
+        balances,
+        [-60_000, -60_000, -60_000, -60_010, -60_010, -60_000]
+    );
+    ledger::testing::forget(&url(), &beginning).await.unwrap();
 }
 
 #[tokio::test]
