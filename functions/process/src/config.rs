@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use ledger::{LedgerConfig, RegistryConfig};
-use runtime::{ByteSize, ConfigError, Env, Secret, Trigger};
+use runtime::{ByteSize, ConfigError, Env, Secret, Setting as _, Trigger};
 use store::StoreConfig;
 use stream::{BatchLimits, KafkaConfig};
 
@@ -72,20 +72,10 @@ impl Config {
             env.mistake("OPENMETER_PROCESS_IN_FLIGHT", "must be 8MiB at least");
         }
         let store = StoreConfig::read(|wanted| env.give(wanted));
-        let ledger = ledger(env);
-        let window = env.or(
-            "OPENMETER_DEDUP_WINDOW",
-            Duration::from_secs(24 * 3600),
-            "how long after its first delivery a repeat is known",
-        );
-        let lag = env.or(
-            "OPENMETER_DEDUP_LAG",
-            Duration::from_secs(6 * 3600),
-            "how far behind ingest the registry is asked; beyond, ClickHouse",
-        );
-        if window < Duration::from_secs(60) {
-            env.mistake("OPENMETER_DEDUP_WINDOW", "must be a minute at least");
-        }
+        let url: Option<Secret> = env.required(LedgerConfig::URL, LedgerConfig::URL_DESCRIPTION);
+        let url = url.map(|url| url.expose().clone());
+        let ledger = LedgerConfig::read(url, Duration::parse, |wanted| env.give(wanted));
+        let registry = RegistryConfig::read(Duration::parse, |wanted| env.give(wanted));
         env.finish(|| {
             Some(Self {
                 meters: meters?,
@@ -96,32 +86,10 @@ impl Config {
                 in_flight: in_flight.as_usize(),
                 store,
                 ledger: ledger?,
-                registry: RegistryConfig { window, lag },
+                registry,
             })
         })
     }
-}
-
-fn ledger(env: &Env) -> Option<LedgerConfig> {
-    let url: Option<Secret> = env.required(
-        "OPENMETER_VALKEY_URL",
-        "Valkey, redis://[user:password@]host:port",
-    );
-    let prefix = env.or(
-        "OPENMETER_VALKEY_PREFIX",
-        "om".to_owned(),
-        "what our keys in Valkey begin with",
-    );
-    let timeout = env.or(
-        "OPENMETER_VALKEY_TIMEOUT",
-        Duration::from_secs(10),
-        "how long Valkey may take to answer",
-    );
-    Some(LedgerConfig {
-        url: url?.expose().clone(),
-        prefix,
-        timeout,
-    })
 }
 
 #[cfg(test)]

@@ -159,7 +159,11 @@ impl Reconcile {
         while from < now && Instant::now() < until {
             let to = from.saturating_add(STEP).min(now);
             let rows = store.priced_rows_inserted(&meters, from..to).await?;
-            let sealed = self.books.tell_rows(&rules.prices, &rows).await?;
+            let mut sealed = self.books.tell_rows(&rules.prices, &rows).await?;
+            // A debit is never taken back, but a day is summed: one that is open will be.
+            let taken_from = store.days_taken_from(&meters, from..to).await?;
+            let is_past = |(_, day): &(String, i64)| *day < first_open_day(now);
+            sealed.extend(taken_from.into_iter().filter(is_past));
             self.books.seal_again(&sealed).await?;
             accounts.set_watermark(to).await?;
             from = to;

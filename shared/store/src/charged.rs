@@ -47,6 +47,12 @@ pub struct PricedRow {
 }
 
 #[derive(Row, Deserialize)]
+struct DayAnswer {
+    subject: String,
+    day: i64,
+}
+
+#[derive(Row, Deserialize)]
 struct ChargedAnswer {
     subject: String,
     day: i64,
@@ -158,6 +164,26 @@ impl Store {
     ) -> Result<Vec<PricedRow>, StoreError> {
         let found = within("inserted_at");
         self.standing(meters, &found, "1", &inserted).await
+    }
+
+    /// Returns the subjects and ingest days (since 1970) of which a row of any of these meters was
+    /// taken away by what was inserted at `inserted`, as in [`Store::priced_rows_inserted`].
+    pub async fn days_taken_from(
+        &self,
+        meters: &[&str],
+        inserted: Range<i64>,
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = format!(
+            "SELECT DISTINCT subject, \
+                intDiv(toUnixTimestamp64Micro(ingested_at), 86400000000) AS day \
+             FROM usage \
+             WHERE meter IN {{meters:Array(String)}} AND is_deleted = 1 AND {}",
+            within("inserted_at")
+        );
+        let query = bound(self.ask(&sql), &inserted).param("meters", meters);
+        let rows = self.rows::<DayAnswer>("list days that rows were taken from", query);
+        let days = rows.await?.into_iter().map(|row| (row.subject, row.day));
+        Ok(days.collect())
     }
 
     /// Returns the rows that stand and pass `stands`, of the events of which any version of
