@@ -18,9 +18,10 @@ const SETTINGS: &str = "openmeter";
 type Read = fn(&Env) -> Result<(), ConfigError>;
 
 /// The functions, by the last part of their images' names.
-const FUNCTIONS: [(&str, Read); 3] = [
+const FUNCTIONS: [(&str, Read); 4] = [
     ("ingest", |env| ingest::Config::from_env(env).map(drop)),
     ("process", |env| process::Config::from_env(env).map(drop)),
+    ("quota", |env| quota::Config::from_env(env).map(drop)),
     ("query", |env| query::Config::from_env(env).map(drop)),
 ];
 
