@@ -22,7 +22,8 @@ pub(super) struct Backlog {
     // In the order in which an event passes them: one that has left the first before that is
     // looked at is seen in the next.
     stages: Vec<Stage>,
-    pulled: Option<Stage>,
+    /// Those of Deployments, by name.
+    pulled: BTreeMap<&'static str, Stage>,
     dead_topics: [String; 2],
 }
 
@@ -48,13 +49,20 @@ impl Backlog {
         };
         let mut stages = vec![stage(&names.broker_topic(), &names.trigger_group())?];
         if mode.pushes() {
-            stages.push(stage(&names.topic, &names.push_group)?);
+            for group in [&names.push_group, &names.quota_push_group] {
+                stages.push(stage(&names.topic, group)?);
+            }
         }
-        let pulled = mode
-            .pulls()
-            .then(|| stage(&names.topic, &names.pull_group))
-            .transpose()?;
-        stages.extend(pulled.clone());
+        let mut pulled = BTreeMap::new();
+        if mode.pulls() {
+            for (deployment, group) in [
+                ("process-pull", &names.pull_group),
+                ("quota-pull", &names.quota_pull_group),
+            ] {
+                pulled.insert(deployment, stage(&names.topic, group)?);
+            }
+        }
+        stages.extend(pulled.values().cloned());
         Ok(Self {
             stages,
             pulled,
@@ -78,9 +86,12 @@ impl Backlog {
             .context("ask kafka for the backlog")
     }
 
-    /// Returns how much of what is left is for process as a consumer group.
-    pub(super) async fn left_to_pull(&self) -> anyhow::Result<u64> {
-        self.blocking(|backlog| backlog.pulled.as_ref().map_or(Ok(0), Stage::left))
+    /// Returns how much of what is left is for a Deployment, and nothing of what is none.
+    pub(super) async fn left_to_pull(&self, name: &str) -> anyhow::Result<Option<u64>> {
+        let Some(stage) = self.pulled.get(name).cloned() else {
+            return Ok(None);
+        };
+        self.blocking(move |_| stage.left().map(Some))
             .await
             .context("ask kafka for the backlog of pull")
     }

@@ -22,7 +22,13 @@ const BUSY_WITHIN: Duration = Duration::from_secs(60);
 const LEAST_LINES: u64 = 100;
 const RUNNER: &str = "runner";
 const QUERY: &str = "query";
-const VICTIMS: [&str; 4] = ["ingest", "process", QUERY, RUNNER];
+const VICTIMS: [&str; 5] = ["ingest", "process", "quota", QUERY, RUNNER];
+/// What functions count their events by.
+const COUNTERS: [&str; 3] = [
+    "openmeter_events_ingested_total",
+    "openmeter_events_processed_total",
+    "openmeter_quota_events_total",
+];
 /// One that takes query a while, as ClickHouse has to answer it, and one that does not.
 const SLOW: &str = "/api/v1/meters/api_latency_quantiles/query?groupBy=subject&groupBy=endpoint";
 const QUICK: &str = "/api/v1/meters";
@@ -147,7 +153,11 @@ impl Scene<'_> {
         }
         let status = self.runner.status().await?;
         let services = status.services.iter();
-        let of_victim = services.filter(|service| service.function() == victim);
+        // Beside quota as a consumer group there is the Service, which gets no events then.
+        let of_victim = services.filter(|service| {
+            let is_delivered_to = status.eventing.iter().any(|one| one.name == service.name);
+            service.function() == victim && (service.is_pulling() || is_delivered_to)
+        });
         let service = of_victim
             .choose(rng)
             .map_or(RUNNER, |service| &service.name);
@@ -188,16 +198,15 @@ impl Scene<'_> {
         let metrics = answers::metrics_at(self.http, port).await.ok();
         Ok(metrics.map(|metrics| Victim {
             pid: Some(pid),
-            done: metrics.sum("openmeter_events_ingested_total")
-                + metrics.sum("openmeter_events_processed_total"),
+            done: COUNTERS.iter().map(|counter| metrics.sum(counter)).sum(),
         }))
     }
 
     /// Says whether a Service is being asked, a Deployment has something before it in Kafka, or
     /// the runner delivers.
     async fn has_more(&self, service: &str) -> anyhow::Result<bool> {
-        if service == "process-pull" {
-            return Ok(self.backlog.left_to_pull().await? > 0);
+        if let Some(left) = self.backlog.left_to_pull(service).await? {
+            return Ok(left > 0);
         }
         let status = self.runner.status().await?;
         // What delivers to a Service has its name.

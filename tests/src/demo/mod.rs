@@ -6,13 +6,16 @@
 //! - `options`: the command line; `folder`, `names`: what a run has for itself
 //! - `engines`, `overlay`, `runner`, `status`: what it starts, asks and stops
 //! - `posting`, `waves`, `delivery`, `gateway`, `progress`: the traffic
+//! - `accounts`: prepaid credits; `nginx`, `bank`, `story`: a TPP that runs dry before an API
 //! - `chaos`, `outage`: what goes wrong meanwhile
 //! - `backlog`, `dead`: when everything is worked off, and what was put aside
 //! - `oracle`, `answers`, `rows`: what is expected, what is answered, and how they compare
 //! - `report`, `counts`, `hints`: what it prints
 
+mod accounts;
 mod answers;
 mod backlog;
+mod bank;
 mod chaos;
 mod counts;
 mod dead;
@@ -22,6 +25,7 @@ mod folder;
 mod gateway;
 mod hints;
 mod names;
+mod nginx;
 mod options;
 mod oracle;
 mod outage;
@@ -32,11 +36,13 @@ mod report;
 mod rows;
 mod runner;
 mod status;
+mod story;
 mod waves;
 
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -45,8 +51,19 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
-    backlog::Backlog, engines::Engines, folder::Folder, names::Names, oracle::Expected,
-    outage::Proxy, posting::Posting, report::Figures, rows::Comparison, runner::Runner,
+    accounts::Accounts,
+    backlog::Backlog,
+    bank::Bank,
+    engines::Engines,
+    folder::Folder,
+    names::Names,
+    nginx::Nginx,
+    options::Ports,
+    outage::Proxy,
+    posting::Posting,
+    report::Figures,
+    rows::{Comparison, Rows},
+    runner::Runner,
 };
 pub use self::{
     chaos::Kills,
@@ -111,6 +128,7 @@ struct Run {
     names: Names,
     engines: Engines,
     http: reqwest::Client,
+    ports: Ports,
     runner: Runner,
     /// Whether there may be something under our names.
     has_data: bool,
@@ -145,6 +163,7 @@ impl Run {
             names,
             engines: Engines::default(),
             http,
+            ports,
             runner,
             has_data: false,
             is_up: false,
@@ -167,8 +186,6 @@ impl Run {
             self.options.hours
         );
         let lines = oracle::generate(&self.root, &self.options, start, &file).await?;
-        eprintln!("asking the oracle about {} lines", report::grouped(lines));
-        let expected = oracle::expect(&self.root, &file).await?;
 
         let proxy = match self.options.clickhouse_away {
             Duration::ZERO => None,
@@ -176,7 +193,15 @@ impl Run {
         };
         let clickhouse = proxy.as_ref().map_or(&*self.options.clickhouse, Proxy::url);
         let folder = self.folder.path();
-        overlay::write(folder, &self.root, &self.options, &self.names, clickhouse)?;
+        let broker = self.runner.broker();
+        overlay::write(
+            folder,
+            &self.root,
+            &self.options,
+            &self.names,
+            clickhouse,
+            &broker,
+        )?;
         self.folder.note(&self.names.id)?;
         self.has_data = true;
         eprintln!(
@@ -188,11 +213,15 @@ impl Run {
             lines,
             ..Figures::default()
         };
+        let bank = Bank::start(self.http.clone(), broker).await?;
+        let (folder, bank_at) = (self.folder.path(), bank.address);
+        let nginx = Nginx::start(&self.root, folder, &self.names, self.ports, bank_at).await?;
         let is_equal = self
-            .alive(self.compare(&file, &expected, proxy.as_ref(), figures))
+            .alive(self.compare(&file, (&nginx, &bank), proxy.as_ref(), figures))
             .await??;
         if self.options.command == Command::Run {
-            println!("{}", hints::hints(&self.runner, &self.names, &self.options));
+            let hints = hints::hints(&self.runner, nginx.url(), &self.names, &self.options);
+            println!("{hints}");
             self.is_up = true;
             self.alive(std::future::pending::<()>()).await?;
         }
@@ -211,14 +240,28 @@ impl Run {
         }
     }
 
-    /// Posts the traffic, asks query, prints how it compares, and returns whether it is equal.
+    /// Has a TPP run dry, posts the traffic, asks query and quota, prints how it compares, and
+    /// returns whether it is equal.
     async fn compare(
         &self,
         file: &Path,
-        expected: &Expected,
+        (nginx, bank): (&Nginx, &Bank),
         proxy: Option<&Proxy>,
         mut figures: Figures,
     ) -> anyhow::Result<bool> {
+        let mut accounts = Accounts::new(self.http.clone(), self.runner.api());
+        let story = story::play(&self.http, nginx, bank, &mut accounts).await?;
+        println!("{story}\n");
+        story.append_to(file).await?;
+        figures.called = story.events.len() as u64;
+        figures.lines += figures.called;
+        eprintln!(
+            "asking the oracle about {} lines",
+            report::grouped(figures.lines)
+        );
+        let expected = oracle::expect(&self.root, file).await?;
+        accounts.grant_all(&expected.charges).await?;
+
         let Options {
             kafka,
             clickhouse,
@@ -242,12 +285,16 @@ impl Run {
             figures.outcomes = Some(answers::outcomes(&metrics));
         }
 
-        let wanted = expected.rows();
-        let answered = answers::all(&self.http, &self.runner.api()).await?;
+        let mut wanted = expected.rows();
+        let mut answered = answers::all(&self.http, &self.runner.api()).await?;
+        let left = accounts.left(&expected.charges)?;
+        answered.extend(settled(&accounts, &left).await?);
+        wanted.extend(left);
         figures.lives = self.runner.lives().await?;
         let comparison = Comparison::of(&wanted, &answered);
-        let (counts, counts_are_equal) = counts::counts(expected, &figures);
+        let (counts, counts_are_equal) = counts::counts(&expected, &figures);
         println!("\n{}", report::usage(&wanted, &answered, self.options.rows));
+        println!("{}", report::credits(&expected, &wanted, &answered));
         println!("{counts}");
         println!("{}", report::figures(&figures));
         print!("{}", report::comparison(&comparison));
@@ -267,6 +314,15 @@ impl Run {
         }
         told(self.engines.down(&self.root).await);
     }
+}
+
+/// Waits until every balance is what is `left`, as far as that comes, and returns them.
+async fn settled(accounts: &Accounts, left: &Rows) -> anyhow::Result<Rows> {
+    let settled = AtomicU64::new(0);
+    let done = || settled.load(Ordering::Relaxed);
+    let seen = |equal: usize| settled.store(equal as u64, Ordering::Relaxed);
+    let waiting = accounts.settled(left, seen);
+    progress::shown("balances", left.len() as u64, done, waiting).await
 }
 
 fn told(done: anyhow::Result<()>) -> bool {

@@ -26,6 +26,8 @@ pub(super) struct Names {
     pub(super) ingest_dead_topic: String,
     pub(super) push_group: String,
     pub(super) pull_group: String,
+    pub(super) quota_push_group: String,
+    pub(super) quota_pull_group: String,
     pub(super) database: String,
     pub(super) prefix: String,
 }
@@ -52,6 +54,8 @@ impl Names {
             ingest_dead_topic: format!("openmeter.ingest.dead.demo-{id}"),
             push_group: format!("openmeter-process-push-demo-{id}"),
             pull_group: format!("openmeter-process-pull-demo-{id}"),
+            quota_push_group: format!("openmeter-quota-push-demo-{id}"),
+            quota_pull_group: format!("openmeter-quota-pull-demo-{id}"),
             database: format!("openmeter_demo_{}", id.replace('-', "_")),
             prefix: format!("om-demo-{id}"),
         }
@@ -78,7 +82,7 @@ impl Names {
                 .await
                 .map(drop_text)
                 .context("remove the database"),
-            self.forget(&options.valkey)
+            ledger::testing::forget(&options.valkey, &self.prefix)
                 .await
                 .context("remove the keys")
                 .map(|_| ()),
@@ -102,7 +106,13 @@ impl Names {
         let topics = admin
             .delete_topics(&topics.map(String::as_str), &options)
             .await?;
-        let groups = [&self.trigger_group(), &self.push_group, &self.pull_group];
+        let groups = [
+            &self.trigger_group(),
+            &self.push_group,
+            &self.pull_group,
+            &self.quota_push_group,
+            &self.quota_pull_group,
+        ];
         let groups = admin
             .delete_groups(&groups.map(String::as_str), &options)
             .await?;
@@ -120,9 +130,10 @@ impl Names {
         Ok(())
     }
 
-    /// Deletes what the functions keep in Valkey, and returns how many keys that was.
-    pub(super) async fn forget(&self, valkey: &str) -> anyhow::Result<u64> {
-        Ok(ledger::testing::forget(valkey, &self.prefix).await?)
+    /// Deletes what the functions keep in Valkey in one step, while they run, and returns how
+    /// many keys that was.
+    pub(super) async fn flush(&self, valkey: &str) -> anyhow::Result<u64> {
+        Ok(ledger::testing::forget_at_once(valkey, &self.prefix).await?)
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long, default_value_t = 15)]
     pub rows: usize,
 
-    /// Kills ingest, process, query or the runner N times with SIGKILL, each time while it has
+    /// Kills ingest, process, quota, query or the runner N times with SIGKILL, each time while it has
     /// work under way. Several are separated by commas.
     #[arg(long, value_name = "FUNCTION=N", value_delimiter = ',')]
     pub chaos: Vec<Kills>,
@@ -64,9 +64,16 @@ pub struct Options {
     #[arg(long)]
     pub resend: bool,
 
-    /// Deletes what the functions keep in Valkey, then posts the whole file again.
-    #[arg(long)]
-    pub flush_valkey: bool,
+    /// Deletes what the functions keep in Valkey, then posts the whole file again. Of N times,
+    /// all but the last are while the file is posted first.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        default_missing_value = "1",
+        num_args = 0..=1
+    )]
+    pub flush_valkey: u32,
 
     /// Port of the broker's ingress: 8080 with run, a free one with demo.
     #[arg(long, env = "OPENMETER_INGRESS_PORT")]
@@ -75,6 +82,10 @@ pub struct Options {
     /// Port of the API: 8888 with run, a free one with demo.
     #[arg(long, env = "OPENMETER_API_PORT")]
     pub api_port: Option<u16>,
+
+    /// Port of nginx, before a bank's API: 8000 with run, a free one with demo.
+    #[arg(long, env = "OPENMETER_GATEWAY_PORT")]
+    pub gateway_port: Option<u16>,
 
     /// Brokers of Kafka.
     #[arg(long, env = "OPENMETER_KAFKA_BROKER", default_value = "127.0.0.1:9092")]
@@ -132,12 +143,13 @@ impl Mode {
     }
 }
 
-/// Where the runner listens.
+/// Where the runner and nginx listen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
     pub(super) ingress: u16,
     pub(super) api: u16,
     pub(super) admin: u16,
+    pub(super) gateway: u16,
 }
 
 impl Options {
@@ -165,15 +177,17 @@ impl Options {
             })
         };
         // Held together until all are known, or two might be one.
-        let (ingress, api, admin) = (
+        let (ingress, api, gateway, admin) = (
             port(self.ingress_port, 8080)?,
             port(self.api_port, 8888)?,
+            port(self.gateway_port, 8000)?,
             free_port()?,
         );
         Ok(Ports {
             ingress: ingress.local_addr()?.port(),
             api: api.local_addr()?.port(),
             admin: admin.local_addr()?.port(),
+            gateway: gateway.local_addr()?.port(),
         })
     }
 }
@@ -214,6 +228,18 @@ mod tests {
             together
         );
         assert!(chaos(&["--chaos", "ingest=1,kafka=1"]).is_err());
+    }
+
+    #[test]
+    fn a_flush_is_one_unless_it_is_said_how_many() {
+        let flushes = |arguments: &[&str]| {
+            let command = ["demo", "demo"].iter().chain(arguments);
+            Options::try_parse_from(command).map(|options| options.flush_valkey)
+        };
+        assert_eq!(flushes(&[]).unwrap(), 0);
+        assert_eq!(flushes(&["--flush-valkey"]).unwrap(), 1);
+        assert_eq!(flushes(&["--flush-valkey", "--resend"]).unwrap(), 1);
+        assert_eq!(flushes(&["--flush-valkey", "2"]).unwrap(), 2);
     }
 
     #[test]

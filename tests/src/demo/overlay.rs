@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::{Options, names::Names};
+use super::{Options, accounts::ADMIN_TOKEN, names::Names};
 
 /// Where it is in the folder of the run.
 pub(super) const FOLDER: &str = "overlay";
@@ -20,6 +20,7 @@ pub(super) fn write(
     options: &Options,
     names: &Names,
     clickhouse: &str,
+    broker: &str,
 ) -> anyhow::Result<()> {
     let overlay = folder.join(FOLDER);
     fs::create_dir_all(&overlay).with_context(|| format!("make {}", overlay.display()))?;
@@ -31,13 +32,16 @@ pub(super) fn write(
     if !options.mode.pushes() {
         components.push(knative("components/no-push")?);
     }
+    let rules = root.join("tests/traffic/quota-rules.yaml");
+    let rules = fs::read_to_string(&rules).with_context(|| format!("read {}", rules.display()))?;
+    let patches = patches(options, names, clickhouse, broker, &rules);
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": names.namespace,
         "resources": [knative("overlays/local")?],
         "components": components,
-        "patches": patches(options, names, clickhouse)
+        "patches": patches
             .iter()
             .map(|patch| Ok(json!({ "patch": serde_yaml_ng::to_string(patch)? })))
             .collect::<anyhow::Result<Vec<Value>>>()?,
@@ -47,13 +51,22 @@ pub(super) fn write(
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))
 }
 
-fn patches(options: &Options, names: &Names, clickhouse: &str) -> Vec<Value> {
+fn patches(
+    options: &Options,
+    names: &Names,
+    clickhouse: &str,
+    broker: &str,
+    rules: &str,
+) -> Vec<Value> {
     let mut settings = json!({
         "OPENMETER_KAFKA_BROKER": options.kafka,
         "OPENMETER_KAFKA_TOPIC": names.topic,
         "OPENMETER_KAFKA_DEAD_TOPIC": names.dead_topic,
         "OPENMETER_KAFKA_INGEST_DEAD_TOPIC": names.ingest_dead_topic,
         "OPENMETER_KAFKA_GROUP": names.pull_group,
+        "OPENMETER_QUOTA_KAFKA_GROUP": names.quota_pull_group,
+        "OPENMETER_BROKER_URL": broker,
+        "OPENMETER_ADMIN_TOKEN": ADMIN_TOKEN,
         "OPENMETER_CLICKHOUSE_ADDRESS": clickhouse,
         "OPENMETER_CLICKHOUSE_DATABASE": names.database,
         "OPENMETER_VALKEY_URL": options.valkey,
@@ -75,26 +88,29 @@ fn patches(options: &Options, names: &Names, clickhouse: &str) -> Vec<Value> {
             spec,
         )
     };
-    let broker = json!({ "bootstrap.servers": options.kafka });
+    let bootstrap = json!({ "bootstrap.servers": options.kafka });
+    let rules = json!({ "quota-rules.yaml": rules });
     let mut patches = vec![
         object("v1", "ConfigMap", "openmeter", "data", settings),
-        object("v1", "ConfigMap", "openmeter-broker", "data", broker),
+        object("v1", "ConfigMap", "openmeter-broker", "data", bootstrap),
+        object("v1", "ConfigMap", "openmeter-quota", "data", rules),
         sink("ingest-dead", &names.ingest_dead_topic),
         sink("process-dead", &names.dead_topic),
+        sink("quota-dead", &names.dead_topic),
     ];
     if options.mode.pushes() {
-        let spec = json!({
-            "bootstrapServers": brokers,
-            "topics": [names.topic],
-            "consumerGroup": names.push_group,
-        });
-        patches.push(object(
-            "sources.knative.dev/v1",
-            "KafkaSource",
-            "process",
-            "spec",
-            spec,
-        ));
+        for (function, group) in [
+            ("process", &names.push_group),
+            ("quota", &names.quota_push_group),
+        ] {
+            let spec = json!({
+                "bootstrapServers": brokers,
+                "topics": [names.topic],
+                "consumerGroup": group,
+            });
+            let version = "sources.knative.dev/v1";
+            patches.push(object(version, "KafkaSource", function, "spec", spec));
+        }
     }
     patches
 }

@@ -46,11 +46,17 @@ impl Posting<'_> {
             eprintln!("posting everything again");
             self.post(file, &mut sent, false, figures).await?;
         }
-        if self.options.flush_valkey {
-            let keys = self.names.forget(&self.options.valkey).await?;
-            eprintln!("deleted {keys} keys in Valkey; posting everything again");
+        if self.options.flush_valkey > 0 {
+            self.flush_valkey().await?;
+            eprintln!("posting everything again");
             self.post(file, &mut sent, false, figures).await?;
         }
+        Ok(())
+    }
+
+    async fn flush_valkey(&self) -> anyhow::Result<()> {
+        let keys = self.names.flush(&self.options.valkey).await?;
+        eprintln!("deleted {keys} keys in Valkey");
         Ok(())
     }
 
@@ -98,10 +104,20 @@ impl Posting<'_> {
             }
             Ok(())
         };
+        let flushing = async {
+            let times = u64::from(self.options.flush_valkey.saturating_sub(1));
+            for n in (1..=times).take_while(|_| is_first) {
+                while reached() < lines * n / (times + 1) {
+                    sleep(POLL).await;
+                }
+                self.flush_valkey().await?;
+            }
+            Ok(())
+        };
         let posting = self.post_waves(&gateway, &mut waves);
-        let all = futures::future::try_join3(posting, killing, cutting);
+        let all = futures::future::try_join4(posting, killing, cutting, flushing);
         let began = Instant::now();
-        let (tally, killed, ()) =
+        let (tally, killed, (), ()) =
             progress::shown("posting", lines, || gateway.posted(), all).await?;
         figures.visible_after = self.worked_off().await?;
         figures.whole += began.elapsed();

@@ -2,15 +2,20 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
+use model::Credits;
+
 use super::{
+    accounts,
     answers::METERS,
     chaos::Killed,
     gateway::Tally,
+    oracle::Expected,
     rows::{Comparison, Key, Rows, is_same},
     status::{self, Status},
 };
 
 const LISTED_DIFFERENCES: usize = 20;
+const SHOWN_ACCOUNTS: usize = 5;
 
 /// What was measured on the way.
 #[derive(Debug, Default)]
@@ -30,6 +35,8 @@ pub(super) struct Figures {
     pub(super) killed: BTreeMap<String, Killed>,
     /// Lines of the file.
     pub(super) lines: u64,
+    /// Those of them that came from the bank before, once.
+    pub(super) called: u64,
     /// Events in the store, by what became of them.
     pub(super) kept: BTreeMap<String, u64>,
     /// What process counted, if that can be compared; it forgets when it is killed.
@@ -84,6 +91,41 @@ pub(super) fn usage(expected: &Rows, answered: &Rows, rows: usize) -> String {
     let (ours, oracle) = (grouped(ours), grouped(oracle));
     text += &format!("{:<10} {what:<59} {ours:>9} {oracle:>9} {mark}\n", "");
     text
+}
+
+/// Returns the table of the TPPs that use most credits, the others as one line.
+pub(super) fn credits(expected: &Expected, wanted: &Rows, answered: &Rows) -> String {
+    let micros = |charge: &str| charge.parse().map_or(0, Credits::micros);
+    let mut charges: Vec<_> = expected.charges.iter().collect();
+    charges.sort_by_key(|(_, charge)| Reverse(micros(charge)));
+    let mut text = format!(
+        "{:<10} {:>20} {:>20} {:>20}\n",
+        "TPP", "credits used", "credits left", "oracle"
+    );
+    let (mut equal, mut hidden) = (0_u64, 0_u64);
+    for (place, (subject, charge)) in charges.iter().enumerate() {
+        let groups = [(*subject).clone()];
+        let [ours, oracle] =
+            [answered, wanted].map(|side| number(side, accounts::TABLE, &groups, accounts::VALUE));
+        let is_equal = is_same(oracle, ours);
+        equal += u64::from(is_equal);
+        if place >= SHOWN_ACCOUNTS {
+            hidden += 1;
+            continue;
+        }
+        let shown = |number: Option<&String>| number.map_or("-", String::as_str).to_owned();
+        let (ours, oracle) = (shown(ours), shown(oracle));
+        let mark = if is_equal { "=" } else { "DIFFERS" };
+        text += &format!("{subject:<10} {charge:>20} {ours:>20} {oracle:>20} {mark}\n");
+    }
+    let (hidden, equal, all) = (
+        grouped(hidden),
+        grouped(equal),
+        grouped(charges.len() as u64),
+    );
+    text + &format!(
+        "{hidden} more TPPs; {equal} of {all} balances are what was granted less what the oracle charges\n"
+    )
 }
 
 fn usage_row(expected: &Rows, answered: &Rows, groups: &[String]) -> String {

@@ -4,6 +4,12 @@ use std::{collections::BTreeMap, fs};
 
 use serde::Deserialize;
 
+/// What the manifests call a function that is a consumer group, after its name.
+const PULL: &str = "-pull";
+
+/// A ping that comes to nothing is made up for by the next one.
+const PING: &str = "PingSource";
+
 /// How things are at one moment.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Status {
@@ -63,7 +69,12 @@ impl Service {
     /// Returns the function's name: the manifests call it the same in push mode, and say how
     /// it is triggered else.
     pub(super) fn function(&self) -> &str {
-        self.name.strip_suffix("-pull").unwrap_or(&self.name)
+        self.name.strip_suffix(PULL).unwrap_or(&self.name)
+    }
+
+    /// Says whether it takes events from Kafka itself.
+    pub(super) fn is_pulling(&self) -> bool {
+        self.name.ends_with(PULL)
     }
 }
 
@@ -129,10 +140,11 @@ pub(super) struct Deliveries {
     pub(super) lost: u64,
 }
 
-/// Sums the lives of the runner up, by trigger or source.
+/// Sums the lives of the runner up, by trigger or source of events.
 pub(super) fn deliveries(lives: &[Status]) -> BTreeMap<String, Deliveries> {
     let mut sums: BTreeMap<String, Deliveries> = BTreeMap::new();
-    for one in lives.iter().flat_map(|status| &status.eventing) {
+    let all = lives.iter().flat_map(|status| &status.eventing);
+    for one in all.filter(|one| one.kind != PING) {
         let sum = sums
             .entry(format!("{} {}", one.kind, one.name))
             .or_default();
@@ -168,6 +180,9 @@ mod tests {
                  "coldStarts":{"count":0,"lastMillis":[],"lastStartMillis":[]}}],
                 "eventing":[{"kind":"Trigger","namespace":"n","name":"ingest","delivered":7,
                  "filtered":0,"replies":0,"retries":1,"failed":0,"deadLetters":0,"lost":0,
+                 "inFlight":0,"lag":0},
+                 {"kind":"PingSource","namespace":"n","name":"quota-reconcile","delivered":1,
+                 "filtered":0,"replies":0,"retries":5,"failed":1,"deadLetters":0,"lost":1,
                  "inFlight":0,"lag":0}]}"#,
         )
         .unwrap();
@@ -178,6 +193,8 @@ mod tests {
         assert_eq!(services["process"].cold_starts, 4);
         assert_eq!(services["process-pull"].restarts, 6);
         assert_eq!(restarts(&both)["process"], 8);
-        assert_eq!(deliveries(&both)["Trigger ingest"].delivered, 14);
+        let deliveries = deliveries(&both);
+        assert_eq!(deliveries["Trigger ingest"].delivered, 14);
+        assert_eq!(deliveries.len(), 1);
     }
 }
