@@ -340,7 +340,7 @@ meters:
             (vec![free.clone()], None, 0),
             (vec![call.clone(), free], Some("1"), 0),
             // Rounded one by one: the exact sum would be a whole micro-credit.
-            (vec![byte.clone(), byte.clone()], Some("0"), 0),
+            (vec![byte.clone(), byte], Some("0"), 0),
             (nine, Some("9000000000"), 0),
             (vec![too_large.clone()], None, 1),
             (vec![too_large.clone(), call, too_large], Some("1"), 2),

@@ -1,4 +1,4 @@
-//! Usage by what decides its price, and the rows of which something was inserted.
+//! Usage by what decides its price.
 
 use std::collections::BTreeSet;
 
@@ -18,20 +18,20 @@ const SECOND_OF_JANUARY: i64 = 19_724;
 const DAY: i64 = 86_400_000_000;
 
 #[derive(Clone)]
-struct Row {
-    meter: &'static str,
-    subject: String,
-    id: String,
-    time: i64,
-    ingested_at: i64,
-    value: &'static str,
-    endpoint: &'static str,
-    stored_at: i64,
-    is_deleted: bool,
-    content: u64,
+pub(crate) struct Row {
+    pub(crate) meter: &'static str,
+    pub(crate) subject: String,
+    pub(crate) id: String,
+    pub(crate) time: i64,
+    pub(crate) ingested_at: i64,
+    pub(crate) value: &'static str,
+    pub(crate) endpoint: &'static str,
+    pub(crate) stored_at: i64,
+    pub(crate) is_deleted: bool,
+    pub(crate) content: u64,
 }
 
-fn row(meter: &'static str, subject: &str, id: &str, time: &str) -> Row {
+pub(crate) fn row(meter: &'static str, subject: &str, id: &str, time: &str) -> Row {
     Row {
         meter,
         subject: subject.to_owned(),
@@ -46,7 +46,7 @@ fn row(meter: &'static str, subject: &str, id: &str, time: &str) -> Row {
     }
 }
 
-async fn insert(store: &Store, rows: &[Row]) {
+pub(crate) async fn insert(store: &Store, rows: &[Row]) {
     let catalog = Catalog::from_yaml(METERS).unwrap();
     let groups: Vec<_> = rows
         .iter()
@@ -87,7 +87,7 @@ fn one(subject: &str) -> [String; 1] {
     [subject.to_owned()]
 }
 
-const ALWAYS: std::ops::Range<i64> = 0..i64::MAX;
+pub(crate) const ALWAYS: std::ops::Range<i64> = 0..i64::MAX;
 
 /// Each as `subject day value group rows`, days as in January of 2024.
 fn counted(charged: &[Charged]) -> Vec<String> {
@@ -118,7 +118,7 @@ async fn charged(store: &Store, prices: &PriceList) -> Vec<String> {
 }
 
 /// Each as `subject meter value`.
-fn listed(rows: &[PricedRow]) -> Vec<String> {
+pub(crate) fn listed(rows: &[PricedRow]) -> Vec<String> {
     rows.iter()
         .map(|row| format!("{} {} {}", row.subject, row.meter, row.value))
         .collect()
@@ -304,131 +304,6 @@ async fn what_is_charged_is_what_stands() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_inserted_since_is_read_as_it_stands() {
-    let test = TestStore::create().await;
-    let store = &test.store;
-    let rows = |since: i64| async move {
-        let rows = store
-            .priced_rows_inserted(&["calls"], since..i64::MAX)
-            .await;
-        listed(&rows.unwrap())
-    };
-    let kept = row("calls", "kept", "1", "2024-01-02T00:00:00Z");
-    let taken = row("calls", "taken", "2", "2024-01-02T00:00:00Z");
-    let untouched = row("calls", "untouched", "3", "2024-01-02T00:00:00Z");
-    let newest = Row {
-        stored_at: 5,
-        value: "5",
-        ..kept.clone()
-    };
-    insert(store, &[newest, taken.clone(), untouched]).await;
-    let since = store.clock().await.unwrap();
-    assert!(rows(since).await.is_empty());
-
-    // The version that stands was inserted before.
-    insert(store, &[kept.clone()]).await;
-    assert_eq!(rows(since).await, ["kept calls 5"]);
-    // Taken away since: there is no row any more.
-    insert(
-        store,
-        &[Row {
-            stored_at: 2,
-            is_deleted: true,
-            ..taken.clone()
-        }],
-    )
-    .await;
-    assert_eq!(rows(since).await, ["kept calls 5"]);
-    // Of an old month, and taken away before it was inserted.
-    let late = row("calls", "late", "4", "2021-01-01T00:00:00Z");
-    insert(
-        store,
-        &[
-            late,
-            Row {
-                stored_at: 1,
-                ..taken
-            },
-        ],
-    )
-    .await;
-    assert_eq!(rows(since).await, ["kept calls 5", "late calls 1"]);
-    // Another event wins the identity: what it says is part of the key.
-    insert(
-        store,
-        &[Row {
-            stored_at: 9,
-            is_deleted: true,
-            ..kept.clone()
-        }],
-    )
-    .await;
-    insert(
-        store,
-        &[Row {
-            content: 2,
-            value: "7",
-            ..kept
-        }],
-    )
-    .await;
-    assert_eq!(rows(since).await, ["kept calls 7", "late calls 1"]);
-
-    let until = store.clock().await.unwrap();
-    let before = store
-        .priced_rows_inserted(&["calls"], 0..since)
-        .await
-        .unwrap();
-    assert_eq!(listed(&before), ["untouched calls 1"]);
-    assert!(rows(until).await.is_empty());
-    test.remove().await;
-}
-
-#[tokio::test]
-async fn the_rows_of_an_event_come_together_whichever_was_inserted() {
-    let test = TestStore::create().await;
-    let store = &test.store;
-    let time = "2024-01-02T00:00:00Z";
-    let event = |id: &str| ["calls", "bytes", "free"].map(|meter| row(meter, "a", id, time));
-    insert(store, &[event("1"), event("2"), event("3")].concat()).await;
-    let since = store.clock().await.unwrap();
-    // One row alone, as when a meter was added later.
-    insert(store, &event("2")[..1]).await;
-    let meters = ["calls", "bytes"];
-    let rows = store
-        .priced_rows_inserted(&meters, since..i64::MAX)
-        .await
-        .unwrap();
-    assert_eq!(listed(&rows), ["a bytes 1", "a calls 1"]);
-    assert!(
-        rows.iter()
-            .all(|row| row.identity == Identity::of("test", "2"))
-    );
-
-    let rows = store
-        .priced_rows(&meters, ALWAYS, Subjects::All)
-        .await
-        .unwrap();
-    assert_eq!(rows.len(), 6);
-    let events: Vec<_> = rows.chunk_by(|a, b| a.identity == b.identity).collect();
-    assert_eq!(events.len(), 3);
-
-    // A row of a meter that has no price is no reason to read the event.
-    insert(store, &event("3")[2..]).await;
-    let rows = store
-        .priced_rows_inserted(&meters, since..i64::MAX)
-        .await
-        .unwrap();
-    assert_eq!(rows.len(), 2);
-    let none = store
-        .priced_rows_inserted(&[], since..i64::MAX)
-        .await
-        .unwrap();
-    assert!(none.is_empty());
-    test.remove().await;
-}
-
-#[tokio::test]
 async fn a_subject_may_be_any_text() {
     let test = TestStore::create().await;
     let odd = [
@@ -488,29 +363,5 @@ async fn any_number_of_subjects_can_be_asked_for() {
         .unwrap();
     assert_eq!(rows.len(), 20_000);
     assert!(rows.is_sorted_by_key(|row| row.subject.clone()));
-    test.remove().await;
-}
-
-#[tokio::test]
-async fn who_used_a_meter_is_listed_once() {
-    let test = TestStore::create().await;
-    let time = "2024-01-02T00:00:00Z";
-    insert(
-        &test.store,
-        &[
-            row("calls", "b", "1", time),
-            row("bytes", "b", "1", time),
-            row("bytes", "a", "2", time),
-            row("free", "c", "3", time),
-        ],
-    )
-    .await;
-    for (meters, expected) in [
-        (vec!["calls", "bytes"], vec!["a", "b"]),
-        (vec!["calls"], vec!["b"]),
-        (vec![], vec![]),
-    ] {
-        assert_eq!(test.store.subjects_of(&meters).await.unwrap(), expected);
-    }
     test.remove().await;
 }

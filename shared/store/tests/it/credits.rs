@@ -30,7 +30,7 @@ async fn a_grant_that_is_stored_twice_is_one_grant() {
     assert_eq!(all, [second.clone(), back.clone(), first.clone()]);
     let these = ["b'".to_owned(), "nobody".to_owned()];
     let some = store.grants(Subjects::These(&these), None).await.unwrap();
-    assert_eq!(some, [first.clone()]);
+    assert_eq!(some, std::slice::from_ref(&first));
 
     let since = store.clock().await.unwrap();
     let stored = || store.grants(Subjects::All, Some(since));

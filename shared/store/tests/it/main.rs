@@ -7,6 +7,7 @@ mod charged;
 mod credits;
 mod events;
 mod history;
+mod inserted;
 mod measure;
 mod rows;
 mod schema;

@@ -63,7 +63,7 @@ async fn measure_the_store() {
                 attributes: &attributes,
                 state: State::Valid,
                 error: "",
-                content: Content(place as u64 * 0x9e37_79b9_7f4a_7c15),
+                content: Content((place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
                 definitions: 7,
                 ingested_at: time(place) + 5,
                 stored_at: time(places.end),
