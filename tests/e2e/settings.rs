@@ -16,6 +16,7 @@ fn rows() -> BTreeMap<&'static str, String> {
     let all = [
         // A setting that another function cannot do without is said to be required.
         asked(|env| drop(process::Config::from_env(env))),
+        asked(|env| drop(quota::Config::from_env(env))),
         asked(|env| drop(query::Config::from_env(env))),
         asked(|env| drop(ingest::Config::from_env(env))),
     ];
