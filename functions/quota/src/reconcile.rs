@@ -190,17 +190,22 @@ impl Reconcile {
         let Some(first) = sealed.min() else {
             return Ok(());
         };
-        let mut days: BTreeMap<_, _> = unsealed
-            .iter()
-            .map(|subject| ((subject.clone(), last), Credits::ZERO))
-            .collect();
         let rules = self.books.rules();
         let past = start_of(first + 1)..start_of(last + 1);
-        let totals = self
-            .books
-            .totals(&rules.prices, past, Subjects::These(&unsealed));
-        days.extend(totals.await?);
-        self.books.seal(days, as_of).await
+        for some in unsealed.chunks(TOLD_AT_A_TIME) {
+            let mut days: BTreeMap<_, _> = some
+                .iter()
+                .map(|subject| ((subject.clone(), last), Credits::ZERO))
+                .collect();
+            let of_some = Subjects::These(some);
+            days.extend(
+                self.books
+                    .totals(&rules.prices, past.clone(), of_some)
+                    .await?,
+            );
+            self.books.seal(days, as_of).await?;
+        }
+        Ok(())
     }
 
     /// Has policies that were changed take effect.

@@ -173,7 +173,7 @@ async fn check_batch(
 
 /// A subject may be named like the route of batches.
 async fn show_check(state: State<Quota>) -> Result<Response, Problem> {
-    show_account(state, Ok(Path("check".to_owned()))).await
+    Box::pin(show_account(state, Ok(Path("check".to_owned())))).await
 }
 
 async fn show_account(
