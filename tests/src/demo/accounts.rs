@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use model::Credits;
 use reqwest::StatusCode;
 use serde::Deserialize;
@@ -34,6 +35,8 @@ const OVERDRAWN: (&str, &str) = ("tpp-00003", "10");
 /// Reconcile debits what quota left to it every minute; more than two of those.
 const SETTLED_WITHIN: Duration = Duration::from_secs(150);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For each account that is shown ClickHouse is asked for its burn rate.
+const AT_A_TIME: usize = 8;
 const POLL: Duration = Duration::from_millis(250);
 
 /// Grants credits and asks for balances.
@@ -132,11 +135,13 @@ impl Accounts {
         let (mut answered, began) = (Rows::new(), Instant::now());
         let mut unsettled: Vec<_> = wanted.iter().collect();
         while !unsettled.is_empty() && began.elapsed() < SETTLED_WITHIN {
-            for (key, _) in &unsettled {
-                if let Some(balance) = self.balance(&key.groups[0]).await? {
-                    answered.insert((*key).clone(), value(balance));
-                }
-            }
+            let asked = unsettled.iter().map(|(key, _)| async move {
+                let balance = self.balance(&key.groups[0]).await?;
+                anyhow::Ok(balance.map(|balance| ((*key).clone(), value(balance))))
+            });
+            let rows = stream::iter(asked).buffer_unordered(AT_A_TIME);
+            let rows: Vec<_> = rows.try_collect().await?;
+            answered.extend(rows.into_iter().flatten());
             let is_settled = |key: &Key, wanted: &Numbers| {
                 let answered = answered.get(key).and_then(|row| row.get(VALUE));
                 is_same(wanted.get(VALUE), answered)

@@ -62,9 +62,9 @@ fn compared(expected: &Expected, figures: &Figures) -> Vec<Count> {
     // has taken its count along. Everything else is to be exact even then.
     let deliveries = status::deliveries(&figures.lives);
     let again = tally.retries + deliveries.values().map(|one| one.retries).sum::<u64>();
-    let processes = status::lives(&figures.lives).remove("process");
-    let is_one = processes.is_none_or(|process| process.cold_starts <= 1);
-    let is_known = figures.killed.is_empty() && again == 0 && is_one;
+    let process = status::lives(&figures.lives).remove("process");
+    let is_the_first = process.is_none_or(|process| process.cold_starts == 0);
+    let is_known = figures.killed.is_empty() && again == 0 && is_the_first;
     let processed = figures.outcomes.as_ref().filter(|_| is_known);
     let crashes = status::restarts(&figures.lives)
         .into_iter()

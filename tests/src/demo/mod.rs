@@ -249,8 +249,15 @@ impl Run {
         proxy: Option<&Proxy>,
         mut figures: Figures,
     ) -> anyhow::Result<bool> {
+        let Options {
+            kafka,
+            clickhouse,
+            mode,
+            ..
+        } = &self.options;
+        let backlog = Backlog::connect(kafka, &self.names, *mode)?;
         let mut accounts = Accounts::new(self.http.clone(), self.runner.api());
-        let story = story::play(&self.http, nginx, bank, &mut accounts).await?;
+        let story = story::play(&self.http, nginx, bank, &backlog, &mut accounts).await?;
         println!("{story}\n");
         story.append_to(file).await?;
         figures.called = story.events.len() as u64;
@@ -262,22 +269,16 @@ impl Run {
         let expected = oracle::expect(&self.root, file).await?;
         accounts.grant_all(&expected.charges).await?;
 
-        let Options {
-            kafka,
-            clickhouse,
-            mode,
-            ..
-        } = &self.options;
         let posting = Posting {
             options: &self.options,
             names: &self.names,
             http: &self.http,
             runner: &self.runner,
             proxy,
-            backlog: &Backlog::connect(kafka, &self.names, *mode)?,
+            backlog: &backlog,
         };
         Box::pin(posting.post_all(file, &mut figures)).await?;
-        figures.dead = posting.backlog.dead().await?;
+        figures.dead = backlog.dead().await?;
         figures.kept = answers::kept(clickhouse, &self.names.database).await?;
         // With both, each event is counted by each. With an outage, what was tried again is too.
         if *mode != Mode::Both && proxy.is_none() {

@@ -10,11 +10,14 @@ use anyhow::{Context as _, bail, ensure};
 use reqwest::StatusCode;
 use tokio::{fs::File, io::AsyncWriteExt as _, time::sleep};
 
-use super::{accounts::Accounts, bank::Bank, nginx::Nginx};
+use super::{accounts::Accounts, backlog::Backlog, bank::Bank, nginx::Nginx};
 
 /// Who it is, so that no traffic is its own but this.
 const TPP: &str = "tpp-dry";
 const ENDPOINT: &str = "/accounts";
+
+/// Who calls before it, once.
+const EARLIER_TPP: &str = "tpp-early";
 
 /// What it has, and how many calls that pays for: each costs a credit, and 0.0045 of one for the
 /// 45 ms that the bank says.
@@ -22,15 +25,13 @@ const CREDITS: &str = "20";
 const PAID_CALLS: u64 = 20;
 const TOP_UP: &str = "100";
 
-/// How long each step may take; a consumer group may have to form before the first debit.
+/// How long each step may take; a consumer group may have to form first.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// What happened.
 #[derive(Debug)]
 pub(super) struct Story {
-    /// From the answer to the first call until its debit was seen.
-    first_debit: Duration,
     /// Calls that were let in before the first refusal.
     allowed: u64,
     /// From the answer to the call that used the last credit up to the refusal of another.
@@ -48,28 +49,20 @@ pub(super) async fn play(
     http: &reqwest::Client,
     nginx: &Nginx,
     bank: &Bank,
+    backlog: &Backlog,
     accounts: &mut Accounts,
 ) -> anyhow::Result<Story> {
     let url = format!("{}{ENDPOINT}", nginx.url());
-    accounts.grant(TPP, CREDITS, "first").await?;
-    let mut allowed = 0;
-    until_let_in(http, &url).await.context("the first call")?;
-    allowed += 1;
-    let began = Instant::now();
-    // Only then is there a consumer that the others need not wait for.
-    while accounts
-        .balance(TPP)
-        .await?
-        .is_none_or(|balance| balance == CREDITS)
-    {
-        patient(began, "the first call is not debited")?;
-        sleep(POLL).await;
-    }
-    let first_debit = began.elapsed();
+    // The very first event finds consumers that form a group, and an empty registry, by which
+    // quota cannot judge it. All others are debited as they come.
+    accounts.grant(EARLIER_TPP, CREDITS, "first").await?;
+    until_let_in(http, &url, EARLIER_TPP).await?;
+    backlog.is_worked_off(PATIENCE, |_| ()).await?;
 
-    let mut used_up = Instant::now();
+    accounts.grant(TPP, CREDITS, "first").await?;
+    let (mut allowed, mut used_up) = (0, Instant::now());
     let refusal = loop {
-        let (status, body) = call(http, &url).await?;
+        let (status, body) = call(http, &url, TPP).await?;
         match status {
             StatusCode::OK => allowed += 1,
             StatusCode::PAYMENT_REQUIRED => break body,
@@ -88,9 +81,8 @@ pub(super) async fn play(
 
     accounts.grant(TPP, TOP_UP, "top-up").await?;
     let topped_up = Instant::now();
-    until_let_in(http, &url).await.context("after the top-up")?;
+    until_let_in(http, &url, TPP).await?;
     Ok(Story {
-        first_debit,
         allowed,
         refused_after,
         refusal: refusal.trim().to_owned(),
@@ -99,20 +91,27 @@ pub(super) async fn play(
     })
 }
 
-async fn until_let_in(http: &reqwest::Client, url: &str) -> anyhow::Result<()> {
+async fn until_let_in(http: &reqwest::Client, url: &str, tpp: &str) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        let (status, body) = call(http, url).await?;
+        let (status, body) = call(http, url, tpp).await?;
         if status.is_success() {
             return Ok(());
         }
-        patient(began, &format!("still refused with {status}: {body}"))?;
+        patient(
+            began,
+            &format!("{tpp} is still refused with {status}: {body}"),
+        )?;
         sleep(POLL).await;
     }
 }
 
-async fn call(http: &reqwest::Client, url: &str) -> anyhow::Result<(StatusCode, String)> {
-    let request = http.get(url).header("x-tpp-id", TPP);
+async fn call(
+    http: &reqwest::Client,
+    url: &str,
+    tpp: &str,
+) -> anyhow::Result<(StatusCode, String)> {
+    let request = http.get(url).header("x-tpp-id", tpp);
     let answer = request
         .send()
         .await
@@ -145,11 +144,6 @@ impl fmt::Display for Story {
         writeln!(
             f,
             "{TPP} calls {ENDPOINT} through nginx, and has {CREDITS} credits:"
-        )?;
-        let first = millis(self.first_debit);
-        writeln!(
-            f,
-            "  its first call is debited {first:.0} ms after its answer"
         )?;
         let after = millis(self.refused_after);
         writeln!(
