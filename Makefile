@@ -10,6 +10,11 @@ ENGINES := knative/local/engines/engines
 tools:
 	@command -v c++ >/dev/null || { echo "installing g++ (apt), which librdkafka is built with"; $(APT) g++ >/dev/null; }
 
+# What stands before a bank's API in the demo and in tests. Debian has it where only root looks.
+.PHONY: nginx
+nginx:
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { echo "installing nginx (apt), an API gateway"; $(APT) nginx-light >/dev/null; }
+
 APT := apt-get update -qq && apt-get install -qq -y --no-install-recommends
 
 ##@ engines
@@ -42,11 +47,11 @@ DRIVER = eval "$$($(ENGINES) env)" && exec $(RELEASE)/demo
 TRAFFIC = --events $(EVENTS) --seed $(SEED) --mode $(MODE) $(ARGS)
 
 .PHONY: run
-run: build ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 SEED=1 MODE=push
+run: build nginx ## everything, with traffic to look at, until Ctrl-C; EVENTS=100000 SEED=1 MODE=push
 	@$(DRIVER) run $(TRAFFIC)
 
 .PHONY: demo
-demo: build ## everything, compared with the oracle; EVENTS=100000 SEED=1 MODE=push
+demo: build nginx ## everything, compared with the oracle; EVENTS=100000 SEED=1 MODE=push
 	@$(DRIVER) demo $(TRAFFIC)
 
 .PHONY: replay-dead-letters
@@ -71,7 +76,7 @@ build: tools ## build the functions, the runner and the driver
 ##@ checks
 
 .PHONY: test
-test: up ## every test, on the real engines; ends with counts
+test: up nginx ## every test, on the real engines; ends with counts
 	@eval "$$($(ENGINES) env)" && tests/run
 
 .PHONY: manifests

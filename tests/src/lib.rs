@@ -4,4 +4,5 @@ pub mod bench;
 pub mod cases;
 pub mod demo;
 pub mod manifests;
+pub mod nginx;
 pub mod stack;

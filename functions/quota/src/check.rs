@@ -95,6 +95,8 @@ impl Status {
 pub(crate) struct Checker {
     /// By a connection of its own: a batch of debits would have checks wait.
     accounts: Accounts,
+    /// How long it is asked: a connection that is gone is tried for longer.
+    limit: Duration,
     books: Books,
     reconcile: Reconcile,
     when_away: WhenAway,
@@ -111,12 +113,14 @@ struct Lost {
 impl Checker {
     pub(crate) fn new(
         accounts: Accounts,
+        limit: Duration,
         books: Books,
         reconcile: Reconcile,
         when_away: WhenAway,
     ) -> Self {
         Self {
             accounts,
+            limit,
             books,
             reconcile,
             when_away,
@@ -132,9 +136,8 @@ impl Checker {
 
     /// Checks several, in one round trip where all are known.
     pub(crate) async fn check_all(&self, wanted: &[(&str, Credits)]) -> Vec<Answer> {
-        let checks = match self.accounts.check_all(wanted).await {
-            Ok(checks) => checks,
-            Err(error) => return vec![self.away(&error); wanted.len()],
+        let Some(checks) = self.ask(self.accounts.check_all(wanted)).await else {
+            return wanted.iter().map(|_| count(self.unavailable())).collect();
         };
         let mut answers = Vec::with_capacity(checks.len());
         for ((subject, cost), check) in wanted.iter().zip(checks) {
@@ -170,11 +173,11 @@ impl Checker {
     {
         let mut is_told = false;
         let answer = loop {
-            match ask().await.map(known) {
-                Ok(Some(answer)) => break answer,
-                Err(error) => break self.away(&error),
-                Ok(None) if is_told => break self.unavailable(),
-                Ok(None) => match timeout(TELLING, self.tell(subject)).await {
+            match self.ask(ask()).await.map(known) {
+                Some(Some(answer)) => break answer,
+                None => break self.unavailable(),
+                Some(None) if is_told => break self.unavailable(),
+                Some(None) => match timeout(TELLING, self.tell(subject)).await {
                     Ok(Some(Told::Open)) => is_told = true,
                     Ok(Some(Told::Nobody)) => break NOBODY,
                     Ok(Some(Told::Again) | None) | Err(_) => break self.unavailable(),
@@ -243,10 +246,20 @@ impl Checker {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn away(&self, error: &LedgerError) -> Answer {
-        // Each call of each TPP would have its line; readiness warns that Valkey is away.
-        tracing::debug!(%error, "a check cannot be answered");
-        self.unavailable()
+    /// Waits for what Valkey says, but not for long.
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, LedgerError>>) -> Option<T> {
+        // Each call of each TPP would have its line: how many there are is in the metrics.
+        match timeout(self.limit, answer).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a check cannot be answered");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a check was not answered in time");
+                None
+            }
+        }
     }
 
     fn unavailable(&self) -> Answer {

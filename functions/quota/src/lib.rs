@@ -63,6 +63,7 @@ pub fn build(config: Config) -> anyhow::Result<App> {
     let reconcile = Reconcile::new(books.clone(), registry, thresholds);
     let checker = Checker::new(
         Accounts::new(quick),
+        config.check_timeout,
         books.clone(),
         reconcile.clone(),
         config.when_away,

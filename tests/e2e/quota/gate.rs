@@ -217,7 +217,12 @@ async fn what_is_said_while_valkey_is_away_is_configured() {
     ] {
         let settings = [nowhere, ("OPENMETER_QUOTA_WHEN_AWAY", when_away)];
         let till = Till::start_with(&stack, &settings).await;
+        let asked = std::time::Instant::now();
         assert_eq!(till.check("tpp-1").await.line(), check);
+        assert!(
+            asked.elapsed() < std::time::Duration::from_secs(1),
+            "a gateway waits"
+        );
         assert_eq!(till.get("/api/v1/quota/tpp-1/auth").await.line(), nginx);
         assert_eq!(
             till.grant("tpp-1", "a", "1").await.status,

@@ -2,5 +2,6 @@
 
 mod books;
 mod gate;
+mod nginx;
 mod till;
 mod told;

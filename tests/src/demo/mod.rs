@@ -6,7 +6,7 @@
 //! - `options`: the command line; `folder`, `names`: what a run has for itself
 //! - `engines`, `overlay`, `runner`, `status`: what it starts, asks and stops
 //! - `posting`, `waves`, `delivery`, `gateway`, `progress`: the traffic
-//! - `accounts`: prepaid credits; `nginx`, `bank`, `story`: a TPP that runs dry before an API
+//! - `accounts`: prepaid credits; `bank`, `story`: a TPP that runs dry before an API
 //! - `chaos`, `outage`: what goes wrong meanwhile
 //! - `backlog`, `dead`: when everything is worked off, and what was put aside
 //! - `oracle`, `answers`, `rows`: what is expected, what is answered, and how they compare
@@ -25,7 +25,6 @@ mod folder;
 mod gateway;
 mod hints;
 mod names;
-mod nginx;
 mod options;
 mod oracle;
 mod outage;
@@ -40,6 +39,7 @@ mod story;
 mod waves;
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
@@ -57,7 +57,6 @@ use self::{
     engines::Engines,
     folder::Folder,
     names::Names,
-    nginx::Nginx,
     options::Ports,
     outage::Proxy,
     posting::Posting,
@@ -69,6 +68,7 @@ pub use self::{
     chaos::Kills,
     options::{Command, Mode, Options},
 };
+use crate::nginx::{Addresses, Nginx};
 
 /// Runs, cleans up whatever happened, and returns the exit code: 0 if everything was equal or a
 /// person ended `run`, 1 if not, 128 + N after signal N.
@@ -215,7 +215,13 @@ impl Run {
         };
         let bank = Bank::start(self.http.clone(), broker).await?;
         let (folder, bank_at) = (self.folder.path(), bank.address);
-        let nginx = Nginx::start(&self.root, folder, &self.names, self.ports, bank_at).await?;
+        let addresses = Addresses {
+            bank: bank_at,
+            quota: (Ipv4Addr::LOCALHOST, self.ports.api).into(),
+            quota_host: format!("quota.{}.svc.cluster.local", self.names.namespace),
+            listen: Some(self.ports.gateway),
+        };
+        let nginx = Nginx::start(&folder.join("nginx"), &addresses, &[]).await?;
         let is_equal = self
             .alive(self.compare(&file, (&nginx, &bank), proxy.as_ref(), figures))
             .await??;

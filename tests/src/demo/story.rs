@@ -10,7 +10,8 @@ use anyhow::{Context as _, bail, ensure};
 use reqwest::StatusCode;
 use tokio::{fs::File, io::AsyncWriteExt as _, time::sleep};
 
-use super::{accounts::Accounts, backlog::Backlog, bank::Bank, nginx::Nginx};
+use super::{accounts::Accounts, backlog::Backlog, bank::Bank};
+use crate::nginx::Nginx;
 
 /// Who it is, so that no traffic is its own but this.
 const TPP: &str = "tpp-dry";
