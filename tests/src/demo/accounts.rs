@@ -37,6 +37,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(150);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For each account that is shown ClickHouse is asked for its burn rate.
 const AT_A_TIME: usize = 8;
+const LOOK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(250);
 
 /// Grants credits and asks for balances.
@@ -125,32 +126,36 @@ impl Accounts {
         Ok(rows)
     }
 
-    /// Waits until each balance is the one that is `wanted`, and returns them as they are then,
-    /// or at last.
+    /// Waits until each balance is the one that is `wanted` after reconcile has run too, and
+    /// returns them as they are then, or at last.
     pub(super) async fn settled(
         &self,
         wanted: &Rows,
         seen: impl Fn(usize),
+        has_reconciled: impl AsyncFn() -> anyhow::Result<bool>,
     ) -> anyhow::Result<Rows> {
-        let (mut answered, began) = (Rows::new(), Instant::now());
-        let mut unsettled: Vec<_> = wanted.iter().collect();
-        while !unsettled.is_empty() && began.elapsed() < SETTLED_WITHIN {
-            let asked = unsettled.iter().map(|(key, _)| async move {
+        let began = Instant::now();
+        loop {
+            // Before the look, so that it sees what reconcile may have done wrong.
+            let is_over = has_reconciled().await?;
+            let asked = wanted.keys().map(|key| async move {
                 let balance = self.balance(&key.groups[0]).await?;
-                anyhow::Ok(balance.map(|balance| ((*key).clone(), value(balance))))
+                anyhow::Ok(balance.map(|balance| (key.clone(), value(balance))))
             });
             let rows = stream::iter(asked).buffer_unordered(AT_A_TIME);
             let rows: Vec<_> = rows.try_collect().await?;
-            answered.extend(rows.into_iter().flatten());
-            let is_settled = |key: &Key, wanted: &Numbers| {
-                let answered = answered.get(key).and_then(|row| row.get(VALUE));
+            let answered: Rows = rows.into_iter().flatten().collect();
+            let is_equal = |(key, wanted): &(&Key, &Numbers)| {
+                let answered = answered.get(*key).and_then(|row| row.get(VALUE));
                 is_same(wanted.get(VALUE), answered)
             };
-            unsettled.retain(|(key, wanted)| !is_settled(key, wanted));
-            seen(wanted.len() - unsettled.len());
-            sleep(POLL).await;
+            let equal = wanted.iter().filter(is_equal).count();
+            seen(equal);
+            if (is_over && equal == wanted.len()) || began.elapsed() > SETTLED_WITHIN {
+                return Ok(answered);
+            }
+            sleep(LOOK).await;
         }
-        Ok(answered)
     }
 
     /// Returns a balance in credits; nothing where there is no account, or none that can be

@@ -295,7 +295,7 @@ impl Run {
         let mut wanted = expected.rows();
         let mut answered = answers::all(&self.http, &self.runner.api()).await?;
         let left = accounts.left(&expected.charges)?;
-        answered.extend(settled(&accounts, &left).await?);
+        answered.extend(self.settled(&accounts, &left).await?);
         wanted.extend(left);
         figures.lives = self.runner.lives().await?;
         let comparison = Comparison::of(&wanted, &answered);
@@ -306,6 +306,21 @@ impl Run {
         println!("{}", report::figures(&figures));
         print!("{}", report::comparison(&comparison));
         Ok(comparison.is_equal() && counts_are_equal)
+    }
+
+    /// Waits until every balance is what is `left`, as far as that comes, and returns them.
+    async fn settled(&self, accounts: &Accounts, left: &Rows) -> anyhow::Result<Rows> {
+        let settled = AtomicU64::new(0);
+        let done = || settled.load(Ordering::Relaxed);
+        let seen = |equal: usize| settled.store(equal as u64, Ordering::Relaxed);
+        // One that is on its way may have looked before the last event was stored.
+        let (delivered, in_flight) = self.runner.status().await?.pings();
+        let has_reconciled = async || {
+            let (now, _) = self.runner.status().await?.pings();
+            Ok(now > delivered + in_flight)
+        };
+        let waiting = accounts.settled(left, seen, has_reconciled);
+        progress::shown("balances", left.len() as u64, done, waiting).await
     }
 
     /// Undoes what the run did. Nothing here ends it early: what else can be undone still is.
@@ -321,15 +336,6 @@ impl Run {
         }
         told(self.engines.down(&self.root).await);
     }
-}
-
-/// Waits until every balance is what is `left`, as far as that comes, and returns them.
-async fn settled(accounts: &Accounts, left: &Rows) -> anyhow::Result<Rows> {
-    let settled = AtomicU64::new(0);
-    let done = || settled.load(Ordering::Relaxed);
-    let seen = |equal: usize| settled.store(equal as u64, Ordering::Relaxed);
-    let waiting = accounts.settled(left, seen);
-    progress::shown("balances", left.len() as u64, done, waiting).await
 }
 
 fn told(done: anyhow::Result<()>) -> bool {

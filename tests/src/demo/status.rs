@@ -57,6 +57,14 @@ pub(super) struct ColdStarts {
 }
 
 impl Status {
+    /// Returns how many pings were delivered, and how many are on their way.
+    pub(super) fn pings(&self) -> (u64, u64) {
+        let pings = self.eventing.iter().filter(|one| one.kind == PING);
+        pings.fold((0, 0), |(delivered, in_flight), ping| {
+            (delivered + ping.delivered, in_flight + ping.in_flight)
+        })
+    }
+
     /// Returns the processes of a function, whatever triggers them.
     pub(super) fn instances<'a>(&'a self, function: &'a str) -> impl Iterator<Item = &'a Instance> {
         let is_of = move |service: &&Service| service.function() == function;
@@ -187,6 +195,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(status.instances("process").count(), 1);
+        assert_eq!(status.pings(), (1, 0));
         let both = [status.clone(), status];
         let services = lives(&both);
         assert_eq!(services["process"].millis, [20.0, 20.0, 30.5, 30.5]);
