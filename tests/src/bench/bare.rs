@@ -1,4 +1,4 @@
-//! The least that a web server can do with a posted event: take it and answer 202.
+//! The least that a web server can do with a posted event, or with any question: answer 202.
 
 use std::{net::Ipv4Addr, process::ExitCode};
 
@@ -7,7 +7,9 @@ use tokio::net::TcpListener;
 
 /// Serves until killed.
 pub async fn serve(port: u16) -> anyhow::Result<ExitCode> {
-    let app = Router::new().route("/", post(|_body: Bytes| async { StatusCode::ACCEPTED }));
+    let app = Router::new()
+        .route("/", post(|_body: Bytes| async { StatusCode::ACCEPTED }))
+        .fallback(|| async { StatusCode::ACCEPTED });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await?
         .tap_io(|stream| {

@@ -21,7 +21,7 @@ use runner::{
 use serde_json::{Value, json};
 
 use super::{
-    Figure,
+    Figure, at,
     ingest::{broker, delete},
     process::{Bench, valkey},
 };
@@ -159,15 +159,4 @@ fn cluster(settings: &Value, state: PathBuf) -> anyhow::Result<Arc<Cluster>> {
 fn service<'a>(cluster: &'a Cluster, name: &str) -> anyhow::Result<&'a Service> {
     let service = cluster.service(NAMESPACE, name);
     Ok(service.with_context(|| format!("there is no service {name}"))?)
-}
-
-/// Returns the value below which `percent` of them are.
-fn at(values: &[f64], percent: usize) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted
-        .get(rank.saturating_sub(1))
-        .copied()
-        .unwrap_or(f64::NAN)
 }

@@ -9,6 +9,7 @@ mod cold;
 mod ingest;
 mod process;
 mod push;
+mod quota;
 mod started;
 mod wrk;
 
@@ -44,6 +45,17 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Returns the value below which `percent` of them are.
+fn at(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
 /// Runs all benches, or the one called `only`, prints the table and writes
 /// `target/bench.json`, where figures of benches that were not run stay.
 pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -52,6 +64,8 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
         "ingest_batch",
         "process_pull",
         "process_push",
+        "quota_check_http",
+        "quota_check_valkey",
         "cold_start",
     ];
     if let Some(unknown) = only.filter(|only| !names.contains(only)) {
@@ -71,6 +85,8 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
             "ingest_batch" => figures.push(ingest::batch().await?),
             "process_pull" => figures.push(process::pull().await?),
             "process_push" => figures.push(push::push().await?),
+            "quota_check_http" => figures.push(quota::check_http().await?),
+            "quota_check_valkey" => figures.push(quota::check_valkey().await?),
             _ => figures.extend(cold::starts().await?),
         }
     }
