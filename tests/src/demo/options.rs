@@ -21,7 +21,7 @@ pub struct Options {
     /// What to do once the comparison is printed.
     pub command: Command,
 
-    /// How accepted events reach process.
+    /// How accepted events reach process and quota.
     #[arg(long, env = "MODE", default_value = "push")]
     pub mode: Mode,
 
@@ -122,7 +122,7 @@ pub enum Command {
     Demo,
 }
 
-/// How accepted events reach process.
+/// How accepted events reach process and quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// A KafkaSource delivers one after the other to the Service.
