@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ops::Range,
+    time::{Duration, Instant},
 };
 
 use ledger::{Accounts, DayDebits, Debit, JudgeError, LedgerError, Outcome, Seal};
@@ -24,8 +25,15 @@ const DAY: i64 = 86_400_000_000;
 /// Ingest days of which single debits are kept: today and the day before.
 const OPEN_DAYS: i64 = 2;
 
-/// Accounts that are told at a time, for their rows are in memory together.
+/// Accounts that are told at a time.
 pub(crate) const TOLD_AT_A_TIME: usize = 50;
+
+/// Rows that are in memory at a time, about: those of one INSERT are not divided.
+const ROWS_AT_A_TIME: u64 = 200_000;
+
+/// How long after it was read a total may be sealed: less than reconcile's overlap, so that what
+/// was inserted since is read by it later, and the day sealed again.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Returns the ingest day of an instant (microseconds since 1970), in days since 1970.
 pub(crate) fn day_of(micros: i64) -> i64 {
@@ -44,6 +52,8 @@ pub(crate) enum BooksError {
     Ledger(#[from] LedgerError),
     #[error("clickhouse could not be asked")]
     Store(#[from] StoreError),
+    #[error("clickhouse was too slow: what it said is too old to be used")]
+    Stale,
     #[error("the registry could not be filled")]
     Registry(#[source] Box<JudgeError<StoreError>>),
 }
@@ -96,80 +106,158 @@ impl Books {
 
     async fn tell_some(&self, subjects: &[String]) -> Result<Vec<Told>, BooksError> {
         let rules = self.rules.current();
-        let names: Vec<_> = subjects.iter().map(String::as_str).collect();
-        // Before anything is read: what is lost from now on is noticed when they are opened.
+        let grants = self.store.grants(Subjects::These(subjects), None).await?;
+        let granted: HashSet<_> = grants.iter().map(|grant| grant.subject.as_str()).collect();
+        // Nothing is written of those who have no account: anybody may ask for anyone.
+        let limits: Vec<_> = subjects
+            .iter()
+            .map(|subject| limit_of(&rules, subject, granted.contains(subject.as_str())))
+            .collect();
+        let somebody: Vec<_> = (subjects.iter().zip(&limits))
+            .filter(|(_, limit)| limit.is_some())
+            .map(|(subject, _)| subject.clone())
+            .collect();
+        let names: Vec<_> = somebody.iter().map(String::as_str).collect();
+        // Before anything is told: what is lost from now on is noticed when they are opened.
         let tellings = self.accounts.tell_all(&names).await?;
-        let as_of = self.store.clock().await?;
-        // Whatever is inserted after this instant, reconcile will read.
-        self.accounts.begin_watermark(as_of).await?;
-        let granted = self.tell_grants(Subjects::These(subjects), None).await?;
-        let first_open = first_open_day(as_of);
-        let mut days = BTreeMap::new();
-        for subject in subjects {
-            // Also of one that used nothing: no more debits of those days are to be taken.
-            days.insert((subject.clone(), first_open - 1), Credits::ZERO);
-        }
-        let totals = self
-            .totals(
-                &rules.prices,
-                0..start_of(first_open),
-                Subjects::These(subjects),
-            )
-            .await?;
-        days.extend(totals);
-        self.seal(days, as_of).await?;
-        let meters: Vec<_> = rules.prices.meters().collect();
-        let rows = self
-            .store
-            .priced_rows(
-                &meters,
-                start_of(first_open)..i64::MAX,
-                Subjects::These(subjects),
-            )
-            .await?;
-        let sealed = self.tell_rows(&rules.prices, &rows).await?;
-        self.seal_again(&sealed).await?;
-        let opened: Vec<_> = names
-            .iter()
-            .map(|subject| limit_of(&rules, subject, granted.contains(*subject)))
+        let refused = self.tell_all_of(&rules.prices, &somebody).await?;
+        let openings: Vec<_> = (subjects.iter().zip(&limits))
+            .filter_map(|(subject, limit)| Some((subject.as_str(), (*limit)?)))
+            .zip(&tellings)
+            .filter(|((subject, _), _)| !refused.contains(*subject))
+            .map(|((subject, limit), telling)| (subject, limit, telling))
             .collect();
-        let openings: Vec<_> = (names.iter().zip(&opened).zip(&tellings))
-            .filter_map(|((subject, limit), telling)| Some((*subject, (*limit)?, telling)))
+        let opened = self.accounts.open_all(&openings).await?;
+        let opened: HashSet<_> = (openings.iter().zip(opened))
+            .filter_map(|((subject, ..), is_open)| is_open.then_some(*subject))
             .collect();
-        let mut answers = self.accounts.open_all(&openings).await?.into_iter();
-        Ok(opened
+        Ok(subjects
             .iter()
-            .map(|limit| match limit {
+            .zip(limits)
+            .map(|(subject, limit)| match limit {
                 None => Told::Nobody,
-                Some(_) if answers.next().unwrap_or_default() => Told::Open,
+                Some(_) if opened.contains(subject.as_str()) => Told::Open,
                 Some(_) => Told::Again,
             })
             .collect())
     }
 
-    /// Tells grants, and returns who has any of these.
+    /// Tells grants, the totals of days that are past, and single debits of those that are not.
+    /// Returns whose could not all be told.
+    async fn tell_all_of(
+        &self,
+        prices: &PriceList,
+        subjects: &[String],
+    ) -> Result<HashSet<String>, BooksError> {
+        let read = self.read_now().await?;
+        let first_open = first_open_day(read.as_of);
+        // Also of one that used nothing: no more debits of those days are to be taken.
+        let last = |subject: &String| ((subject.clone(), first_open - 1), Credits::ZERO);
+        let mut days: BTreeMap<_, _> = subjects.iter().map(last).collect();
+        let past = 0..start_of(first_open);
+        let of_these = Subjects::These(subjects);
+        days.extend(self.totals(prices, past, of_these).await?);
+        // What was granted and used over the years may each be more than an account can hold, and
+        // fit only by turns.
+        let mut refused = usize::MAX;
+        let failed = loop {
+            let mut failed = self.tell_grants(of_these, None).await?;
+            failed.extend(self.seal(&days, &read, false).await?);
+            if failed.is_empty() || failed.len() >= refused {
+                break failed;
+            }
+            refused = failed.len();
+        };
+        self.tell_open_days(prices, first_open, of_these).await?;
+        Ok(failed.into_iter().collect())
+    }
+
+    /// Tells single debits, some at a time.
+    async fn tell_open_days(
+        &self,
+        prices: &PriceList,
+        first_open: i64,
+        subjects: Subjects<'_>,
+    ) -> Result<(), BooksError> {
+        let meters: Vec<_> = prices.meters().collect();
+        let now = self.store.clock().await?;
+        // Ingest's clock may be ahead of ClickHouse's.
+        let all = start_of(first_open)..now + DAY;
+        let mut left: Vec<_> = std::iter::once(all).collect();
+        while let Some(ingested) = left.pop() {
+            let rows = self
+                .store
+                .count_rows(&meters, ingested.clone(), subjects)
+                .await?;
+            if let Some([earlier, later]) = halves(&ingested, rows) {
+                left.extend([later, earlier]);
+                continue;
+            }
+            let rows = self.store.priced_rows(&meters, ingested, subjects).await?;
+            let sealed = self.tell_rows(prices, &rows).await?;
+            self.seal_again(&sealed).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells what was inserted in this time, but to those who have no account, some at a time, and
+    /// returns where that ended: it may be told no further.
+    pub(crate) async fn tell_inserted(
+        &self,
+        inserted: Range<i64>,
+        nobodies: &HashSet<String>,
+    ) -> Result<i64, BooksError> {
+        let rules = self.rules.current();
+        let meters: Vec<_> = rules.prices.meters().collect();
+        let mut inserted = inserted;
+        loop {
+            let rows = self
+                .store
+                .count_rows_inserted(&meters, inserted.clone())
+                .await?;
+            match halves(&inserted, rows) {
+                Some([earlier, _]) => inserted = earlier,
+                None => break,
+            }
+        }
+        let mut rows = self
+            .store
+            .priced_rows_inserted(&meters, inserted.clone())
+            .await?;
+        rows.retain(|row| !nobodies.contains(&row.subject));
+        let mut sealed = self.tell_rows(&rules.prices, &rows).await?;
+        // A debit is never taken back, but a day is summed: one that is open will be.
+        let taken_from = self.store.days_taken_from(&meters, inserted.clone());
+        let first_open = first_open_day(self.store.clock().await?);
+        let is_past =
+            |(subject, day): &SubjectDay| *day < first_open && !nobodies.contains(subject);
+        sealed.extend(taken_from.await?.into_iter().filter(is_past));
+        self.seal_again(&sealed).await?;
+        Ok(inserted.end)
+    }
+
+    /// Tells grants, and returns whose were refused, once for each.
     pub(crate) async fn tell_grants(
         &self,
         subjects: Subjects<'_>,
         stored_since: Option<i64>,
-    ) -> Result<HashSet<String>, BooksError> {
+    ) -> Result<Vec<String>, BooksError> {
         let grants = self.store.grants(subjects, stored_since).await?;
         let credits: Vec<_> = grants
             .iter()
             .map(|grant| (grant.subject.as_str(), grant.id.as_str(), grant.amount))
             .collect();
         let credited = self.accounts.credit_all(&credits).await?;
-        for (grant, credited) in grants.iter().zip(credited) {
-            if let Err(error) = credited {
-                failed(&grant.subject, "a grant is not credited", &error);
-            }
-        }
-        Ok(grants.into_iter().map(|grant| grant.subject).collect())
+        Ok(refused(
+            grants.iter().map(|grant| &grant.subject),
+            credited,
+            "a grant is not credited",
+        ))
     }
 
     /// Tells what the events of these rows cost, and returns the days that are sealed: what they
     /// cost is to be summed anew.
-    pub(crate) async fn tell_rows(
+    async fn tell_rows(
         &self,
         prices: &PriceList,
         rows: &[PricedRow],
@@ -213,30 +301,34 @@ impl Books {
     }
 
     /// Sums these days anew and seals them with what they cost.
-    pub(crate) async fn seal_again(&self, days: &BTreeSet<SubjectDay>) -> Result<(), BooksError> {
-        let (Some(first), Some(last)) = (
-            days.iter().map(|(_, day)| *day).min(),
-            days.iter().map(|(_, day)| *day).max(),
-        ) else {
-            return Ok(());
-        };
-        let as_of = self.store.clock().await?;
+    async fn seal_again(&self, days: &BTreeSet<SubjectDay>) -> Result<(), BooksError> {
         let rules = self.rules.current();
         let subjects: BTreeSet<_> = days.iter().map(|(subject, _)| subject.clone()).collect();
         let subjects: Vec<_> = subjects.into_iter().collect();
-        let ingested = start_of(first)..start_of(last + 1);
-        let mut totals = self
-            .totals(&rules.prices, ingested, Subjects::These(&subjects))
-            .await?;
-        totals.retain(|day, _| days.contains(day));
-        for day in days {
-            // Its rows may all have been taken away.
-            totals.entry(day.clone()).or_default();
+        for some in subjects.chunks(TOLD_AT_A_TIME) {
+            let of_some = || days.iter().filter(|(subject, _)| some.contains(subject));
+            let (Some(first), Some(last)) = (
+                of_some().map(|(_, day)| *day).min(),
+                of_some().map(|(_, day)| *day).max(),
+            ) else {
+                continue;
+            };
+            let read = self.read_now().await?;
+            let ingested = start_of(first)..start_of(last + 1);
+            let totals = self.totals(&rules.prices, ingested, Subjects::These(some));
+            let mut totals = totals.await?;
+            totals.retain(|day, _| days.contains(day));
+            for day in of_some() {
+                // Its rows may all have been taken away.
+                totals.entry(day.clone()).or_default();
+            }
+            self.seal(&totals, &read, false).await?;
         }
-        self.seal(totals, as_of).await
+        Ok(())
     }
 
-    /// Returns what the rows cost that ingest took in this time, by subject and ingest day.
+    /// Returns what the rows cost that ingest took in this time, by subject and ingest day. One
+    /// beyond what an account can hold is the most that it can.
     pub(crate) async fn totals(
         &self,
         prices: &PriceList,
@@ -254,44 +346,46 @@ impl Books {
                 *totals.entry((some.subject, some.day)).or_default() += sum;
             }
         }
-        let bounded = |sum: i128| i64::try_from(sum).ok().and_then(Credits::from_micros);
+        let most = i128::from(Credits::MAX.micros());
+        let bounded = |sum: i128| i64::try_from(sum.clamp(-most, most)).ok();
+        let bounded = |sum| bounded(sum).and_then(Credits::from_micros);
         Ok(totals
             .into_iter()
-            .filter_map(|(day, sum)| match bounded(sum) {
-                Some(total) => Some((day, total)),
-                None => {
-                    tracing::error!(
-                        subject = day.0,
-                        day = day.1,
-                        "a day costs more than an account can hold: it is left out"
-                    );
-                    None
-                }
-            })
+            .filter_map(|(day, sum)| Some((day, bounded(sum)?)))
             .collect())
     }
 
-    /// Seals days with what they cost, in their order.
+    /// Returns ClickHouse's clock, before something is read that is to be sealed.
+    pub(crate) async fn read_now(&self) -> Result<ReadAt, BooksError> {
+        let instant = Instant::now();
+        let as_of = self.store.clock().await?;
+        Ok(ReadAt { as_of, instant })
+    }
+
+    /// Seals days, in their order, with what they cost; with `keep` only where no credits are
+    /// given back by it. Returns whose were refused, once for each.
     pub(crate) async fn seal(
         &self,
-        totals: BTreeMap<SubjectDay, Credits>,
-        as_of: i64,
-    ) -> Result<(), BooksError> {
+        totals: &BTreeMap<SubjectDay, Credits>,
+        read: &ReadAt,
+        keep: bool,
+    ) -> Result<Vec<String>, BooksError> {
+        if read.instant.elapsed() > FRESH {
+            return Err(BooksError::Stale);
+        }
         let seals: Vec<_> = totals
-            .into_iter()
+            .iter()
             .map(|((subject, day), total)| Seal {
-                subject,
-                day,
-                total,
-                as_of,
+                subject: subject.clone(),
+                day: *day,
+                total: *total,
+                as_of: read.as_of,
+                keep,
             })
             .collect();
-        for (seal, sealed) in seals.iter().zip(self.accounts.seal_all(&seals).await?) {
-            if let Err(error) = sealed {
-                failed(&seal.subject, "a day is not sealed", &error);
-            }
-        }
-        Ok(())
+        let sealed = self.accounts.seal_all(&seals).await?;
+        let subjects = seals.iter().map(|seal| &seal.subject);
+        Ok(refused(subjects, sealed, "a day is not sealed"))
     }
 
     pub(crate) fn rules(&self) -> std::sync::Arc<QuotaRules> {
@@ -319,8 +413,57 @@ pub(crate) fn limit_of(
     }
 }
 
-/// One account that cannot be told must not hold up the others.
+/// When something was read that is to be sealed.
+pub(crate) struct ReadAt {
+    /// ClickHouse's clock, in microseconds since 1970.
+    pub(crate) as_of: i64,
+    instant: Instant,
+}
+
+/// Divides a time that has more rows than are to be in memory, if it can be divided.
+fn halves(time: &Range<i64>, rows: u64) -> Option<[Range<i64>; 2]> {
+    let middle = time.start + (time.end - time.start) / 2;
+    (rows > ROWS_AT_A_TIME && middle > time.start).then_some([time.start..middle, middle..time.end])
+}
+
+/// Returns whose was refused. One account that cannot be told must not hold up the others.
+fn refused<'a>(
+    subjects: impl Iterator<Item = &'a String>,
+    results: Vec<Result<bool, LedgerError>>,
+    what: &str,
+) -> Vec<String> {
+    subjects
+        .zip(results)
+        .filter_map(|(subject, result)| {
+            let error = result.err()?;
+            failed(subject, what, &error);
+            Some(subject.clone())
+        })
+        .collect()
+}
+
 fn failed(subject: &str, what: &str, error: &LedgerError) {
     metrics::counter!("openmeter_quota_accounts_failed_total").increment(1);
     tracing::error!(%error, subject, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_many_rows_is_halved_down_to_a_microsecond() {
+        assert_eq!(halves(&(0..10), ROWS_AT_A_TIME), None);
+        assert_eq!(halves(&(0..10), ROWS_AT_A_TIME + 1), Some([0..5, 5..10]));
+        assert_eq!(halves(&(7..8), u64::MAX), None);
+        assert_eq!(halves(&(7..9), u64::MAX), Some([7..8, 8..9]));
+    }
+
+    #[test]
+    fn today_and_yesterday_are_open() {
+        assert_eq!(first_open_day(10 * DAY), 9);
+        assert_eq!(first_open_day(11 * DAY - 1), 9);
+        assert_eq!(first_open_day(0), 0);
+        assert_eq!(day_of(-1), 0);
+    }
 }

@@ -15,7 +15,10 @@ use model::{Credits, Prepared, Seen, Verdict};
 use runtime::{Meters, Rules};
 use tokio::sync::OnceCell;
 
-use crate::{books::day_of, thresholds::Thresholds};
+use crate::{
+    books::day_of,
+    thresholds::{Level, Thresholds},
+};
 
 /// The extension of an event that names the hold which its debit ends.
 const HOLD: &str = "hold";
@@ -129,6 +132,8 @@ impl Function for Debits {
     ) -> Result<Vec<Refused>, LedgerError> {
         let began = Instant::now();
         let debited = self.accounts.debit_all(debits).await?;
+        // The last one of each account: a batch may have debits of two days.
+        let mut levels = BTreeMap::new();
         for (asked, debited) in debits.iter().zip(debited) {
             match debited {
                 Ok(debited) => {
@@ -139,9 +144,7 @@ impl Function for Debits {
                     count("debited", times(Outcome::Debited));
                     count("repeat", times(Outcome::Before));
                     count("left", times(Outcome::Sealed));
-                    self.thresholds
-                        .announce(&asked.subject, debited.into())
-                        .await;
+                    levels.insert(asked.subject.clone(), Level::from(debited));
                 }
                 // Its account would pass what Valkey can count: that holds up nobody else.
                 Err(error) => {
@@ -154,6 +157,8 @@ impl Function for Debits {
                 }
             }
         }
+        let levels = levels.into_iter().collect();
+        self.thresholds.announce_lately_crossed(levels).await;
         metrics::histogram!("openmeter_quota_batch_events").record(batch.len() as f64);
         metrics::histogram!("openmeter_quota_batch_seconds").record(began.elapsed());
         Ok(Vec::new())

@@ -1,7 +1,8 @@
 //! Grants: credits that an administrator gives, each once for its idempotency key.
 //!
-//! Valkey settles what two calls with one key do to each other, ClickHouse keeps it. Killed in
-//! between, nothing was answered, and the same call again completes it.
+//! Valkey settles what two calls with one key do to each other; then ClickHouse keeps the grant,
+//! and only then it is credited. Killed in between, nothing was answered, and the same call again
+//! completes it, or reconcile does.
 
 use jiff::Timestamp;
 use ledger::{LedgerError, Standing};
@@ -9,7 +10,7 @@ use model::{Credits, micros};
 use store::{Grant, Subjects};
 
 use crate::{
-    books::{Books, BooksError, Told},
+    books::{Books, BooksError},
     check::Checker,
     reconcile::Reconcile,
 };
@@ -26,9 +27,6 @@ pub(crate) enum GrantError {
     /// Valkey or ClickHouse is away.
     #[error("the grant cannot be kept yet")]
     Away(#[source] BooksError),
-    /// Somebody else tells the account at this moment.
-    #[error("the account is being told")]
-    Busy,
 }
 
 impl<E: Into<BooksError>> From<E> for GrantError {
@@ -67,38 +65,47 @@ impl Grants {
         note: String,
     ) -> Result<(Grant, bool), GrantError> {
         self.reconcile.prepare().await?;
+        let Books {
+            store, accounts, ..
+        } = &self.books;
+        // Two calls at once find nothing in ClickHouse, both.
+        if !accounts.reserve_grant(subject, id, amount).await? {
+            return Err(GrantError::Conflict);
+        }
         let subjects = [subject.to_owned()];
-        let accounts = self.books.accounts.accounts(&[subject]).await?;
-        let is_whole = accounts
-            .first()
-            .is_some_and(|account| account.standing != Standing::Unknown);
-        if !is_whole && self.checker.tell(subject).await == Some(Told::Again) {
-            return Err(GrantError::Busy);
+        let known = store.grants(Subjects::These(&subjects), None).await?;
+        let known = known.into_iter().find(|grant| grant.id == id);
+        if known.as_ref().is_some_and(|known| known.amount != amount) {
+            return Err(GrantError::Conflict);
         }
-        let known = self.books.store.grants(Subjects::These(&subjects), None);
-        if let Some(known) = known.await?.into_iter().find(|grant| grant.id == id) {
-            if known.amount != amount {
-                return Err(GrantError::Conflict);
-            }
-            return Ok((known, false));
+        let account = accounts.accounts(&[subject]).await?.into_iter().next();
+        let account = account.filter(|account| account.standing != Standing::Unknown);
+        let is_whole = account.is_some();
+        let is_too_much =
+            account.is_some_and(|account| account.balance.checked_plus(amount).is_none());
+        if known.is_none() && is_too_much {
+            return Err(GrantError::TooMuch);
         }
-        self.books.accounts.credit(subject, id, amount).await?;
-        let grant = Grant {
+        let is_new = known.is_none();
+        let grant = known.unwrap_or_else(|| Grant {
             subject: subject.to_owned(),
             id: id.to_owned(),
             amount,
             note,
             granted_at: micros(Timestamp::now()),
-        };
-        self.books.store.insert_grant(&grant).await?;
+        });
+        if is_new {
+            store.insert_grant(&grant).await?;
+        }
         self.checker.is_somebody(subject);
-        if !is_whole {
-            // The first credits of an account open it. Where that fails now, the next check or
-            // the next reconcile opens it.
+        if is_whole {
+            accounts.credit(subject, id, amount).await?;
+        } else {
+            // Where that fails now, the next check or the next reconcile opens it.
             self.checker.tell(subject).await;
         }
         tracing::info!(subject, id, amount = %amount, "credits were granted");
-        Ok((grant, true))
+        Ok((grant, is_new))
     }
 
     /// Returns what a subject was granted, the earliest first.

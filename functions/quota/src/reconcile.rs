@@ -8,7 +8,7 @@
 //! work twice, which changes nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -23,14 +23,15 @@ use tokio::{
 
 use crate::{
     books::{Books, BooksError, TOLD_AT_A_TIME, Told, first_open_day, limit_of, start_of},
-    thresholds::Thresholds,
+    thresholds::{Level, Thresholds},
 };
 
 /// Longer than an INSERT takes ([`store::StoreConfig::insert_timeout`]), in microseconds.
 const OVERLAP: i64 = 180_000_000;
 
-/// How much of ClickHouse's time is read at once, in microseconds: its rows are in memory.
-const STEP: i64 = 300_000_000;
+/// Days for which a day that is past waits for process: longer than Kafka keeps what it is behind
+/// with, there is nothing to wait for.
+const PATIENCE: i64 = 7;
 
 /// How long a run goes on, less than a request may take. The next one goes on from there.
 const BUDGET: Duration = Duration::from_secs(40);
@@ -74,16 +75,21 @@ impl Reconcile {
         // The stream passes over whatever a registry that lost its data cannot judge.
         self.registry.restore(&self.books.store).await?;
         let granted = self.granted().await?;
-        let subjects = self.subjects(&granted).await?;
-        self.tell_lost(&subjects, until).await?;
-        self.catch_up(until).await?;
+        let (subjects, nobodies) = self.subjects(&granted).await?;
+        // What the stream debited to those who have no account, which would grow for ever.
+        let names: Vec<_> = nobodies.iter().map(String::as_str).collect();
+        self.books.accounts.forget_all(&names).await?;
+        // An account that cannot be told now is told by the next run: the others do not wait.
+        let told = self.tell_lost(&subjects, until).await;
+        self.catch_up(&nobodies, until).await?;
         let accounts = self.accounts(&subjects).await?;
         self.seal_past_days(&accounts).await?;
         self.renew_limits(&accounts, &granted).await?;
-        for (subject, account) in &accounts {
-            self.thresholds.announce(subject, account.into()).await;
-        }
-        self.snapshot(&subjects).await
+        let levels = accounts.into_iter();
+        let levels = levels.map(|(subject, account)| (subject, Level::from(&account)));
+        self.thresholds.announce(levels.collect()).await;
+        self.snapshot(&subjects).await?;
+        told
     }
 
     /// Forgets accounts, but for their holds, and tells them from zero; all of them if none is
@@ -92,7 +98,7 @@ impl Reconcile {
         self.prepare().await?;
         let subjects = if subjects.is_empty() {
             let granted = self.granted().await?;
-            self.subjects(&granted).await?
+            self.subjects(&granted).await?.0
         } else {
             subjects
         };
@@ -109,15 +115,21 @@ impl Reconcile {
         Ok(grants.into_iter().map(|grant| grant.subject).collect())
     }
 
-    /// Everyone who has an account, or used what has a price.
-    async fn subjects(&self, granted: &BTreeSet<String>) -> Result<Vec<String>, BooksError> {
+    /// Everyone who is to have an account, and everyone else who used what has a price.
+    async fn subjects(
+        &self,
+        granted: &BTreeSet<String>,
+    ) -> Result<(Vec<String>, HashSet<String>), BooksError> {
         let rules = self.books.rules();
         let meters: Vec<_> = rules.prices.meters().collect();
         let used = self.books.store.subjects_of(&meters).await?;
         let mut subjects = granted.clone();
         subjects.extend(used);
-        subjects.retain(|subject| limit_of(&rules, subject, granted.contains(subject)).is_some());
-        Ok(subjects.into_iter().collect())
+        subjects.extend(rules.policies.named().map(str::to_owned));
+        let (somebody, nobodies): (Vec<_>, Vec<_>) = subjects
+            .into_iter()
+            .partition(|subject| limit_of(&rules, subject, granted.contains(subject)).is_some());
+        Ok((somebody, nobodies.into_iter().collect()))
     }
 
     /// Tells the accounts that Valkey does not have whole.
@@ -142,31 +154,21 @@ impl Reconcile {
     }
 
     /// Tells what was inserted since the watermark, and moves it on.
-    async fn catch_up(&self, until: Instant) -> Result<(), BooksError> {
+    async fn catch_up(&self, nobodies: &HashSet<String>, until: Instant) -> Result<(), BooksError> {
         let Books {
             store, accounts, ..
         } = &self.books;
         let now = store.clock().await?;
-        let Some(watermark) = accounts.watermark().await? else {
-            // Nothing was told to anyone.
-            return Ok(accounts.begin_watermark(now).await?);
-        };
-        let since = watermark.saturating_sub(OVERLAP);
-        self.books.tell_grants(Subjects::All, Some(since)).await?;
-        let rules = self.books.rules();
-        let meters: Vec<_> = rules.prices.meters().collect();
-        let mut from = since;
+        let watermark = accounts.watermark().await?;
+        // Without one: what is older than the days that are open is in their seals.
+        let watermark = watermark.unwrap_or_else(|| start_of(first_open_day(now)));
+        // A clock that was put back would never reach a watermark that is ahead of it.
+        let mut from = watermark.min(now).saturating_sub(OVERLAP);
+        let new_grants = self.books.tell_grants(Subjects::All, Some(from));
+        new_grants.await?;
         while from < now && Instant::now() < until {
-            let to = from.saturating_add(STEP).min(now);
-            let rows = store.priced_rows_inserted(&meters, from..to).await?;
-            let mut sealed = self.books.tell_rows(&rules.prices, &rows).await?;
-            // A debit is never taken back, but a day is summed: one that is open will be.
-            let taken_from = store.days_taken_from(&meters, from..to).await?;
-            let is_past = |(_, day): &(String, i64)| *day < first_open_day(now);
-            sealed.extend(taken_from.into_iter().filter(is_past));
-            self.books.seal_again(&sealed).await?;
-            accounts.set_watermark(to).await?;
-            from = to;
+            from = self.books.tell_inserted(from..now, nobodies).await?;
+            accounts.set_watermark(from).await?;
         }
         Ok(())
     }
@@ -180,8 +182,8 @@ impl Reconcile {
 
     /// Sums the days that are past and forgets their single debits.
     async fn seal_past_days(&self, accounts: &[(String, Account)]) -> Result<(), BooksError> {
-        let as_of = self.books.store.clock().await?;
-        let last = first_open_day(as_of) - 1;
+        let now = self.books.store.clock().await?;
+        let last = first_open_day(now) - 1;
         let is_behind = |account: &Account| account.sealed.is_none_or(|sealed| sealed < last);
         let behind = || accounts.iter().filter(|(_, account)| is_behind(account));
         let unsealed: Vec<_> = behind().map(|(subject, _)| subject.clone()).collect();
@@ -193,17 +195,19 @@ impl Reconcile {
         let rules = self.books.rules();
         let past = start_of(first + 1)..start_of(last + 1);
         for some in unsealed.chunks(TOLD_AT_A_TIME) {
-            let mut days: BTreeMap<_, _> = some
-                .iter()
-                .map(|subject| ((subject.clone(), last), Credits::ZERO))
-                .collect();
+            let read = self.books.read_now().await?;
+            let zero = |subject: &String| ((subject.clone(), last), Credits::ZERO);
+            let mut days: BTreeMap<_, _> = some.iter().map(zero).collect();
             let of_some = Subjects::These(some);
-            days.extend(
-                self.books
-                    .totals(&rules.prices, past.clone(), of_some)
-                    .await?,
-            );
-            self.books.seal(days, as_of).await?;
+            let totals = self.books.totals(&rules.prices, past.clone(), of_some);
+            days.extend(totals.await?);
+            // Where process is behind, ClickHouse knows less of a day than the stream did: its
+            // debits stay until it has them, or never will.
+            let (late, patient): (BTreeMap<_, _>, BTreeMap<_, _>) = days
+                .into_iter()
+                .partition(|((_, day), _)| *day <= last - PATIENCE);
+            self.books.seal(&late, &read, false).await?;
+            self.books.seal(&patient, &read, true).await?;
         }
         Ok(())
     }

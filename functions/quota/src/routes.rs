@@ -235,8 +235,11 @@ async fn grant(
         Ok(amount) => amount,
         Err(error) => return Err(invalid("amount", &format!("{error}"))),
     };
-    let granted = quota.grants.grant(&subject, key, amount, wanted.note).await;
-    match granted {
+    let (grants, key) = (quota.grants.clone(), key.to_owned());
+    // It goes on when its client is gone: half of it would be done.
+    let granting =
+        tokio::spawn(async move { grants.grant(&subject, &key, amount, wanted.note).await });
+    match granting.await.map_err(|_| Problem::internal())? {
         Ok((grant, is_new)) => {
             let status = if is_new {
                 StatusCode::CREATED
@@ -248,9 +251,6 @@ async fn grant(
         Err(error @ GrantError::Conflict) => Err(Problem::conflict(error.to_string())),
         Err(error @ GrantError::TooMuch) => Err(invalid("amount", &error.to_string())),
         Err(GrantError::Away(error)) => Err(later(error)),
-        Err(error @ GrantError::Busy) => {
-            Err(Problem::unavailable(error.to_string()).retry_after(1))
-        }
     }
 }
 

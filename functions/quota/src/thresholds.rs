@@ -3,17 +3,21 @@
 //! The event goes to the broker first and is remembered as announced after that. Killed in
 //! between, it is sent again with the same id, which a consumer knows it by. A top-up begins anew.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
+use ::stream::{
+    CloudEvent,
+    http::{self, EncodeError},
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use ledger::{Account, Accounts, Debited, LedgerError};
 use model::Credits;
 use reqwest::Client;
 use serde_json::json;
-use stream::{
-    CloudEvent,
-    http::{self, EncodeError},
-};
 use url::Url;
 
 /// The type of the events. Those that begin with `io.openmeter.` are never ingested.
@@ -22,7 +26,7 @@ const EVENT_TYPE: &str = "io.openmeter.quota.threshold";
 /// The `source` of the events.
 const SOURCE: &str = "/openmeter/quota";
 
-/// How long the broker may take. A batch waits for it, and [`crate::reconcile`] tries again.
+/// How long the broker may take. A batch waits for it once.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An account, as far as thresholds go.
@@ -68,6 +72,12 @@ impl Level {
     }
 }
 
+/// How long no batch tries a broker again that failed: [`crate::reconcile`] does.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Accounts that are announced at a time.
+const AT_ONCE: usize = 16;
+
 /// Announces thresholds. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Thresholds {
@@ -76,6 +86,8 @@ pub(crate) struct Thresholds {
     broker: Option<Url>,
     client: Client,
     accounts: Accounts,
+    /// When the broker last failed. A cache: at worst a batch waits for it once more.
+    failed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Thresholds {
@@ -86,27 +98,55 @@ impl Thresholds {
             broker,
             client: Client::new(),
             accounts,
+            failed: Arc::default(),
         }
     }
 
-    /// Announces what `subject` has crossed. What cannot be announced now is left to reconcile:
-    /// debits do not wait for a broker.
-    pub(crate) async fn announce(&self, subject: &str, level: Level) {
+    /// Announces what accounts crossed, unless the broker failed lately. Debits do not wait for a
+    /// broker: what is not announced now is left to reconcile.
+    pub(crate) async fn announce_lately_crossed(&self, levels: Vec<(String, Level)>) {
+        let is_quiet = {
+            let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.is_some_and(|failed| failed.elapsed() < QUIET)
+        };
+        if !is_quiet {
+            self.announce(levels).await;
+        }
+    }
+
+    /// Announces what accounts crossed, until the broker fails.
+    pub(crate) async fn announce(&self, levels: Vec<(String, Level)>) {
         let Some(broker) = &self.broker else { return };
+        let crossed = levels
+            .into_iter()
+            .filter(|(_, level)| !level.crossed(&self.percents).is_empty());
+        let announced = stream::iter(crossed)
+            .map(async |(subject, level)| self.announce_all_of(broker, &subject, level).await)
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>();
+        let failed = announced.await.err().map(|error| {
+            metrics::counter!("openmeter_quota_thresholds_failed_total").increment(1);
+            let error = anyhow::Error::from(error);
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "a threshold is not announced yet"
+            );
+            Instant::now()
+        });
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+    }
+
+    async fn announce_all_of(
+        &self,
+        broker: &Url,
+        subject: &str,
+        level: Level,
+    ) -> Result<(), AnnounceError> {
         for percent in level.crossed(&self.percents) {
-            if let Err(error) = self.announce_one(broker, subject, level, percent).await {
-                metrics::counter!("openmeter_quota_thresholds_failed_total").increment(1);
-                let error = anyhow::Error::from(error);
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    subject,
-                    percent,
-                    "a threshold is not announced yet"
-                );
-                return;
-            }
+            self.announce_one(broker, subject, level, percent).await?;
             metrics::counter!("openmeter_quota_thresholds_total").increment(1);
         }
+        Ok(())
     }
 
     async fn announce_one(

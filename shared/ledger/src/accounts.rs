@@ -218,6 +218,24 @@ impl Accounts {
         self.call_each(calls, read_credited).await
     }
 
+    /// Reserves an idempotency key for a grant that is about to be kept, for ten minutes; `false`
+    /// where it is reserved for another amount.
+    pub async fn reserve_grant(
+        &self,
+        subject: &str,
+        grant: &str,
+        amount: Credits,
+    ) -> Result<bool, LedgerError> {
+        let amount = amount.micros().to_string();
+        let mut set = redis::cmd("SET");
+        set.arg(format!("{}:reserved:{grant}", self.key(subject)));
+        set.arg(&amount).arg("NX").arg("GET").arg("PX").arg(600_000);
+        match self.ledger.ask(&set).await? {
+            Value::Nil => Ok(true),
+            before => Ok(before == Value::BulkString(amount.into_bytes())),
+        }
+    }
+
     /// Sets `amount`, which is not below zero, aside until an event that names `hold` is debited, or
     /// `ends` is over. Held already, it is held once. A name is for one hold: another one under the
     /// same name ends when the event of the first is delivered again.

@@ -292,17 +292,40 @@ local function limit(keys, args)
     return 1
 end
 
--- FCALL om_seal 1 KEY DAY TOTAL AS_OF: sets what the events of a day cost, of which no more debits
--- are taken: the single ones are forgotten. Days are sealed in their order, and again when a late
--- row comes. AS_OF grows with the time at which TOTAL was read.
--- Reply: {1 or 0, balance}; 0 and nothing changed when a total that was read later is there.
+-- What is debited of the days before DAY that were never sealed.
+local function never_sealed(key, day)
+    local sealed, days, sum = sealed_until(key), {}, 0
+    local fields = redis.call('HGETALL', key)
+    for at = 1, #fields, 2 do
+        local past = tonumber(string.match(fields[at], '^d:(%d+)$'))
+        if past and past > sealed and past < day then
+            days[#days + 1] = text(past)
+            sum = sum + tonumber(fields[at + 1])
+        end
+    end
+    return days, sum
+end
+
+-- FCALL om_seal 1 KEY DAY TOTAL AS_OF [keep]: sets what the events of a day cost, of which no more
+-- debits are taken: the single ones are forgotten. Days are sealed in their order; one that was
+-- passed over costs nothing. A day is sealed again when a late row comes. AS_OF grows with the time
+-- at which TOTAL was read. With keep, nothing changes if it gave credits back.
+-- Reply: {1 or 0, balance}; 0 = nothing changed: for keep, or a total that was read later is there.
 local function seal(keys, args)
-    expect(keys, #args == 3, 'om_seal 1 KEY DAY TOTAL AS_OF')
+    local is_right = #args == 3 or #args == 4 and args[4] == 'keep'
+    expect(keys, is_right, 'om_seal 1 KEY DAY TOTAL AS_OF [keep]')
     local key, day, total = keys[1], whole_of(args[1], 'DAY'), amount_of(args[2], 'TOTAL')
     local as_of, name = whole_of(args[3], 'AS_OF'), text(day)
     local balance = number_at(key, 'balance')
     if as_of < number_at(key, 's:' .. name) then return { 0, text(balance) } end
-    balance = bounded(balance + number_at(key, 'd:' .. name) - total)
+    local passed_over, taken = never_sealed(key, day)
+    taken = taken + number_at(key, 'd:' .. name)
+    if args[4] and total < taken then return { 0, text(balance) } end
+    balance = bounded(balance + taken - total)
+    for _, past in ipairs(passed_over) do
+        redis.call('HDEL', key, 'd:' .. past)
+        redis.call('UNLINK', debits_of(key, past))
+    end
     set(key, 'balance', balance)
     set(key, 'd:' .. name, total)
     set(key, 's:' .. name, as_of)

@@ -168,7 +168,7 @@ async fn a_sealed_day_is_a_total_and_takes_no_debit() {
         (15, 1001, true, 84),
         (12, 1000, false, 84),
     ] {
-        let sealed = seal(&accounts, "tpp", 7, total, as_of).await;
+        let sealed = seal(&accounts, "tpp", 7, total, as_of, false).await;
         let account = account(&accounts, "tpp").await;
         assert_eq!(
             (sealed, account.balance.micros(), account.sealed),
@@ -427,7 +427,7 @@ async fn an_account_is_forgotten_but_for_its_holds() {
     let (accounts, _) = accounts("forget").await;
     credit(&accounts, "tpp", "g", 100).await;
     open(&accounts, "tpp", Some(0)).await;
-    seal(&accounts, "tpp", 1, 3, 9).await;
+    seal(&accounts, "tpp", 1, 3, 9, false).await;
     take(&accounts, "tpp", 2, &[debit("a", 30)]).await.unwrap();
     let held = accounts.hold("tpp", "h", micros(6), LONG).await.unwrap();
     assert_eq!((held.allowed, held.remaining), (true, micros(61)));
@@ -450,11 +450,42 @@ async fn an_account_is_forgotten_but_for_its_holds() {
 async fn the_watermark_is_kept_until_it_is_lost() {
     let (accounts, beginning) = accounts("watermark").await;
     assert_eq!(accounts.watermark().await.unwrap(), None);
-    accounts.begin_watermark(7).await.unwrap();
-    accounts.begin_watermark(8).await.unwrap();
-    assert_eq!(accounts.watermark().await.unwrap(), Some(7));
     accounts.set_watermark(9).await.unwrap();
     assert_eq!(accounts.watermark().await.unwrap(), Some(9));
     ledger::testing::forget(&url(), &beginning).await.unwrap();
     assert_eq!(accounts.watermark().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_day_that_was_passed_over_costs_nothing_unless_credits_are_to_be_kept() {
+    let (accounts, beginning) = accounts("passed").await;
+    for (day, id) in [(5, "a"), (6, "b"), (7, "c"), (8, "d")] {
+        take(&accounts, "tpp", day, &[debit(id, 10)]).await.unwrap();
+    }
+    assert!(!seal(&accounts, "tpp", 6, 19, 1, true).await);
+    assert!(seal(&accounts, "tpp", 6, 20, 1, true).await);
+    let sealed = account(&accounts, "tpp").await;
+    assert_eq!((sealed.balance.micros(), sealed.sealed), (-40, Some(6)));
+    assert!(seal(&accounts, "tpp", 7, 0, 1, false).await);
+    let sealed = account(&accounts, "tpp").await;
+    assert_eq!((sealed.balance.micros(), sealed.sealed), (-30, Some(7)));
+    let late = take(&accounts, "tpp", 5, &[debit("a", 10)]).await.unwrap();
+    assert_eq!(late.outcomes, [Outcome::Sealed]);
+    ledger::testing::forget(&url(), &beginning).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_grants_key_is_reserved_for_one_amount() {
+    let (accounts, beginning) = accounts("reserved").await;
+    for (subject, key, amount, is_ours) in [
+        ("tpp", "k", 5, true),
+        ("tpp", "k", 5, true),
+        ("tpp", "k", 6, false),
+        ("tpp", "l", 6, true),
+        ("other", "k", 6, true),
+    ] {
+        let reserved = accounts.reserve_grant(subject, key, micros(amount)).await;
+        assert_eq!(reserved.unwrap(), is_ours, "{subject} {key} {amount}");
+    }
+    ledger::testing::forget(&url(), &beginning).await.unwrap();
 }

@@ -29,6 +29,7 @@ enum Step {
         day: i64,
         total: i64,
         as_of: i64,
+        keep: bool,
     },
     Hold(u8, i64),
     Cancel(u8),
@@ -48,8 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..6_u8, -9..50_i64).prop_map(|(grant, amount)| Step::Credit(grant, amount)),
         12 => (0..12_u8, proptest::option::of(0..4_u8)).prop_map(|(id, hold)| Step::Debit(id, hold)),
-        3 => (0..DAYS, -9..40_i64, 0..6_i64)
-            .prop_map(|(day, total, as_of)| Step::Seal { day, total, as_of }),
+        3 => (0..DAYS, -9..40_i64, 0..6_i64, any::<bool>())
+            .prop_map(|(day, total, as_of, keep)| Step::Seal { day, total, as_of, keep }),
         6 => (0..4_u8, 0..20_i64).prop_map(|(hold, amount)| Step::Hold(hold, amount)),
         2 => (0..4_u8).prop_map(Step::Cancel),
         2 => (1..4_i64).prop_map(Step::Notified),
@@ -164,7 +165,12 @@ impl World {
         match step {
             Step::Credit(grant, amount) => self.credit(grant, amount).await,
             Step::Debit(id, hold) => self.debit(id, hold).await,
-            Step::Seal { day, total, as_of } => self.seal(day, total, as_of).await,
+            Step::Seal {
+                day,
+                total,
+                as_of,
+                keep,
+            } => self.seal(day, total, as_of, keep).await,
             Step::Hold(hold, amount) => self.hold(hold, amount).await,
             Step::Cancel(hold) => {
                 let hold_name = hold.to_string();
@@ -253,12 +259,19 @@ impl World {
         }
     }
 
-    async fn seal(&mut self, day: i64, total: i64, as_of: i64) {
-        let is_set = seal(&self.accounts, SUBJECT, day, total, as_of).await;
-        let before = self.plain.seals.get(&day);
-        assert_eq!(is_set, before.is_none_or(|(_, read)| *read <= as_of));
+    async fn seal(&mut self, day: i64, total: i64, as_of: i64, keep: bool) {
+        let before = self.plain.seals.get(&day).copied();
+        // Its own debits, if it was never sealed, and those of days that it passes over.
+        let sealed = self.plain.sealed().unwrap_or(-1);
+        let is_replaced = |id: &u8| day_of(*id) > sealed && day_of(*id) <= day;
+        let single = self.plain.debits.iter().filter(|id| is_replaced(id));
+        let taken = single.map(|id| price(*id)).sum::<i64>() + before.map_or(0, |(sum, _)| sum);
+        let is_newest = before.is_none_or(|(_, read)| read <= as_of);
+        let is_set = seal(&self.accounts, SUBJECT, day, total, as_of, keep).await;
+        assert_eq!(is_set, is_newest && (!keep || total >= taken));
         if is_set {
             self.plain.seals.insert(day, (total, as_of));
+            self.plain.debits.retain(|id| !is_replaced(id));
         }
     }
 
@@ -318,7 +331,7 @@ impl World {
             let again = self.plain.sealed().is_some_and(|last| day <= last);
             if again || sealed.contains(&day) {
                 let total = self.store.events_of(day).map(price).sum();
-                self.seal(day, total, self.store.clock).await;
+                self.seal(day, total, self.store.clock, false).await;
             } else {
                 let debits: Vec<_> = self
                     .store

@@ -55,6 +55,11 @@ impl Policies {
         self.subjects.contains_key(subject)
     }
 
+    /// Returns who has a policy of its own, in no order.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        self.subjects.keys().map(String::as_str)
+    }
+
     /// Returns the policy of a subject that has no account; `None` means that it is
     /// refused.
     pub fn unknown(&self) -> Option<Policy> {

@@ -47,6 +47,11 @@ pub struct PricedRow {
 }
 
 #[derive(Row, Deserialize)]
+struct CountAnswer {
+    rows: u64,
+}
+
+#[derive(Row, Deserialize)]
 struct DayAnswer {
     subject: String,
     day: i64,
@@ -141,14 +146,59 @@ impl Store {
         ingested: Range<i64>,
         subjects: Subjects<'_>,
     ) -> Result<Vec<PricedRow>, StoreError> {
-        let by_ingest = within("ingested_at");
         let mut rows = Vec::new();
         for of_subjects in subjects.terms() {
-            let found = format!("{by_ingest} AND {of_subjects}");
-            let mut some = self.standing(meters, &found, &by_ingest, &ingested).await?;
+            let found = format!("{} AND {of_subjects}", within("ingested_at"));
+            // FINAL reads by the sorting key alone, in which the event's own time is.
+            let times = format!(
+                "WITH (SELECT (min(time), max(time)) FROM usage \
+                 WHERE meter IN {{meters:Array(String)}} AND {found}) AS times"
+            );
+            let stands = format!("{found} AND time >= times.1 AND time <= times.2");
+            let mut some = self.standing(&times, meters, &stands, &ingested).await?;
             rows.append(&mut some);
         }
         Ok(rows)
+    }
+
+    /// Returns how many rows, of whatever version, [`Store::priced_rows`] would look at.
+    pub async fn count_rows(
+        &self,
+        meters: &[&str],
+        ingested: Range<i64>,
+        subjects: Subjects<'_>,
+    ) -> Result<u64, StoreError> {
+        let mut rows = 0;
+        for of_subjects in subjects.terms() {
+            let found = format!("{} AND {of_subjects}", within("ingested_at"));
+            rows += self.count(meters, &found, &ingested).await?;
+        }
+        Ok(rows)
+    }
+
+    /// Returns how many rows, of whatever version, [`Store::priced_rows_inserted`] would look at.
+    pub async fn count_rows_inserted(
+        &self,
+        meters: &[&str],
+        inserted: Range<i64>,
+    ) -> Result<u64, StoreError> {
+        self.count(meters, &within("inserted_at"), &inserted).await
+    }
+
+    async fn count(
+        &self,
+        meters: &[&str],
+        found: &str,
+        times: &Range<i64>,
+    ) -> Result<u64, StoreError> {
+        const WHAT: &str = "count rows that have a price";
+        let sql = format!(
+            "SELECT count() AS rows FROM usage \
+             WHERE meter IN {{meters:Array(String)}} AND {found}"
+        );
+        let query = bound(self.ask(&sql), times).param("meters", meters);
+        let answer = self.rows::<CountAnswer>(WHAT, query).await?;
+        Ok(answer.first().map(|answer| answer.rows).unwrap_or_default())
     }
 
     /// Returns the rows of these meters, as they stand now, of every event of which a row of
@@ -162,8 +212,13 @@ impl Store {
         meters: &[&str],
         inserted: Range<i64>,
     ) -> Result<Vec<PricedRow>, StoreError> {
-        let found = within("inserted_at");
-        self.standing(meters, &found, "1", &inserted).await
+        let stands = format!(
+            "(subject, time, identity, content) IN ( \
+                SELECT subject, time, identity, content FROM usage \
+                WHERE meter IN {{meters:Array(String)}} AND {})",
+            within("inserted_at")
+        );
+        self.standing("", meters, &stands, &inserted).await
     }
 
     /// Returns the subjects and ingest days (since 1970) of which a row of any of these meters was
@@ -186,26 +241,21 @@ impl Store {
         Ok(days.collect())
     }
 
-    /// Returns the rows that stand and pass `stands`, of the events of which any version of
-    /// any row passes `found`.
+    /// Returns the rows that stand and pass `stands`.
     async fn standing(
         &self,
+        with: &str,
         meters: &[&str],
-        found: &str,
         stands: &str,
         times: &Range<i64>,
     ) -> Result<Vec<PricedRow>, StoreError> {
         const WHAT: &str = "read rows that have a price";
         let sql = format!(
-            "SELECT subject, identity, meter, toUnixTimestamp64Micro(time) AS at, \
+            "{with} SELECT subject, identity, meter, toUnixTimestamp64Micro(time) AS at, \
                 toString(value) AS amount, groups, \
                 toUnixTimestamp64Micro(ingested_at) AS ingested \
              FROM usage FINAL \
-             WHERE meter IN {{meters:Array(String)}} \
-               AND (subject, time, identity, content) IN ( \
-                SELECT subject, time, identity, content FROM usage \
-                WHERE meter IN {{meters:Array(String)}} AND {found}) \
-               AND {stands} \
+             WHERE meter IN {{meters:Array(String)}} AND {stands} \
              ORDER BY subject, identity, time, meter"
         );
         let query = bound(self.ask(&sql), times).param("meters", meters);

@@ -85,6 +85,11 @@ async fn what_the_stream_cannot_judge_is_left_to_reconcile() {
 
 /// A call that ingest took `days` ago and process stored now.
 async fn store_call(stack: &Stack, id: u8, days: i64, is_deleted: bool) {
+    store_calls(stack, id, days, "1", is_deleted).await;
+}
+
+/// As if it were so many calls.
+async fn store_calls(stack: &Stack, id: u8, days: i64, calls: &str, is_deleted: bool) {
     let now = Timestamp::now().as_microsecond();
     let identity = Identity([id; 16]);
     let row = UsageRecord {
@@ -93,7 +98,7 @@ async fn store_call(stack: &Stack, id: u8, days: i64, is_deleted: bool) {
         time: 1_700_000_000_000_000,
         identity,
         content: Content(1),
-        value: "1".parse().unwrap(),
+        value: calls.parse().unwrap(),
         text: "",
         dimensions: &[],
         groups: &[],
@@ -148,6 +153,118 @@ async fn debits_and_checks_go_on_while_clickhouse_is_away() {
         "0",
         "nothing is granted that is not kept"
     );
+    till.stop().await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_costs_more_than_an_account_can_hold_gives_no_credits_back() {
+    let stack = Stack::start(METERS).await.unwrap();
+    let till = Till::start(&stack).await;
+    for id in 0..9 {
+        store_calls(&stack, id, 5, "1000000000", false).await;
+    }
+    till.grant("tpp-1", "a", "100").await;
+    assert_eq!(till.check("tpp-1").await.line(), "402 spent -8999999900");
+    for id in 10..20 {
+        store_calls(&stack, id, 5, "1000000000", false).await;
+    }
+    till.reconcile().await;
+    assert_eq!(
+        till.check("tpp-1").await.line(),
+        "402 spent -9007199154.740991"
+    );
+    till.send("POST", "/rebuild", &json!({"subjects": ["tpp-1"]}))
+        .await;
+    assert_eq!(
+        till.check("tpp-1").await.line(),
+        "402 spent -9007199154.740991"
+    );
+    till.stop().await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_granted_and_used_over_years_fits_by_turns() {
+    let stack = Stack::start(METERS).await.unwrap();
+    let till = Till::start(&stack).await;
+    for (turn, day) in [(0_u8, 9), (1, 7), (2, 5)] {
+        for id in 0..5 {
+            store_calls(&stack, turn * 10 + id, day, "1000000000", false).await;
+        }
+        till.grant("tpp-1", &turn.to_string(), "5000000001").await;
+        till.reconcile().await;
+    }
+    assert_eq!(till.balance("tpp-1").await, "3");
+    forget(&stack).await;
+    assert_eq!(till.check("tpp-1").await.line(), "200 ok 3");
+    till.stop().await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_that_is_taken_away_is_in_force_no_more() {
+    let stack = Stack::start(METERS).await.unwrap();
+    let till = Till::start(&stack).await;
+    stack
+        .post_events(&[call("1", "internal", 0)])
+        .await
+        .unwrap();
+    stack.wait_until_counted(1).await.unwrap();
+    till.reconcile().await;
+    assert_eq!(till.check("internal").await.line(), "200 unlimited -1");
+    assert_eq!(till.check("overdrawn").await.line(), "200 ok 2");
+    till.change_rules("    internal: unlimited\n", "");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while till.check("internal").await.line() != "402 unknown -" {
+        assert!(
+            std::time::Instant::now() < until,
+            "{}",
+            till.check("internal").await.line()
+        );
+        till.reconcile().await;
+    }
+    till.change_rules("{overdraft: 2}", "{overdraft: 7}");
+    while till.check("overdrawn").await.line() != "200 ok 7" {
+        assert!(
+            std::time::Instant::now() < until,
+            "{}",
+            till.check("overdrawn").await.line()
+        );
+        till.reconcile().await;
+    }
+    till.stop().await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_no_account_leaves_nothing_in_valkey() {
+    let stack = Stack::start(METERS).await.unwrap();
+    let till = Till::start(&stack).await;
+    assert_eq!(till.check("invented").await.line(), "402 unknown -");
+    let calls: Vec<_> = (0..5)
+        .map(|n| call(&n.to_string(), "postpaid", 0))
+        .collect();
+    stack.post_events(&calls).await.unwrap();
+    stack.wait_until_counted(5).await.unwrap();
+    assert_eq!(till.check("postpaid").await.line(), "402 unknown -");
+    let url = std::env::var("OPENMETER_VALKEY_URL");
+    let url = url.unwrap_or_else(|_| "redis://127.0.0.1:6379".to_owned());
+    for subject in ["invented", "postpaid"] {
+        let beginning = format!("{}:credits:{{{subject}}}", stack.name());
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            // What the stream debits meanwhile goes with the next run.
+            till.reconcile().await;
+            if ledger::testing::forget(&url, &beginning).await.unwrap() == 0 {
+                break;
+            }
+            assert!(std::time::Instant::now() < until, "{subject} leaves keys");
+        }
+    }
+    // What was used before is in the books of one that is granted something.
+    till.grant("postpaid", "a", "7").await;
+    assert_eq!(till.balance("postpaid").await, "2");
     till.stop().await;
     stack.stop().await.unwrap();
 }

@@ -66,6 +66,38 @@ async fn take(State(broker): State<Broker>, headers: HeaderMap, body: Bytes) -> 
 }
 
 #[tokio::test]
+async fn a_broker_that_does_not_answer_holds_up_no_debit() {
+    let stack = Stack::start(METERS).await.unwrap();
+    // It takes connections, and nothing more.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}/ns/usage", silent.local_addr().unwrap());
+    let till = Till::start_with(&stack, &[("OPENMETER_BROKER_URL", &url)]).await;
+    till.reconcile().await;
+    let subjects: Vec<_> = (0..20).map(|n| format!("tpp-{n}")).collect();
+    for subject in &subjects {
+        till.grant(subject, "a", "2").await;
+    }
+    let began = std::time::Instant::now();
+    for round in 0..2 {
+        let calls = subjects
+            .iter()
+            .map(|subject| call(&format!("{subject}-{round}"), subject, 0));
+        stack.post_events(&calls.collect::<Vec<_>>()).await.unwrap();
+    }
+    for subject in &subjects {
+        till.wait_for_balance(subject, "0").await;
+    }
+    // Two seconds for the first batch that met it, and none after that.
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    till.stop().await;
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_threshold_is_announced_once_until_a_top_up() {
     let stack = Stack::start(METERS).await.unwrap();
     let (broker, url, serving) = Broker::start().await;

@@ -25,6 +25,8 @@ pub struct Seal {
     pub total: Credits,
     /// ClickHouse's clock before the total was read, in microseconds since 1970.
     pub as_of: i64,
+    /// Changes nothing if it gave credits back.
+    pub keep: bool,
 }
 
 impl Accounts {
@@ -72,7 +74,8 @@ impl Accounts {
     }
 
     /// Sets what all events of each day cost, and takes no more debits of that day and earlier
-    /// ones. `false` and unchanged where a total that was read later is there. An account that would
+    /// ones; an earlier one that was never sealed costs nothing. `false` and unchanged where a total
+    /// that was read later is there, or by [`Seal::keep`]. An account that would
     /// pass [`Credits::MAX`] is its own [`LedgerError::Refused`].
     pub async fn seal_all(
         &self,
@@ -81,6 +84,9 @@ impl Accounts {
         let calls = seals.iter().map(|seal| {
             let mut call = self.command("FCALL", "om_seal", &seal.subject);
             call.arg(seal.day).arg(seal.total.micros()).arg(seal.as_of);
+            if seal.keep {
+                call.arg("keep");
+            }
             call
         });
         let read = |reply| reply::changed(reply, "om_seal");
@@ -112,13 +118,6 @@ impl Accounts {
     pub async fn set_watermark(&self, at: i64) -> Result<(), LedgerError> {
         let mut set = redis::cmd("SET");
         set.arg(self.watermark_key()).arg(at);
-        self.ledger.ask(&set).await.map(drop)
-    }
-
-    /// Sets the watermark if there is none.
-    pub async fn begin_watermark(&self, at: i64) -> Result<(), LedgerError> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.watermark_key()).arg(at).arg("NX");
         self.ledger.ask(&set).await.map(drop)
     }
 

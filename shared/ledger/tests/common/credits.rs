@@ -74,12 +74,14 @@ pub(crate) async fn seal(
     day: i64,
     total: i64,
     as_of: i64,
+    keep: bool,
 ) -> bool {
     let seal = Seal {
         subject: subject.to_owned(),
         day,
         total: micros(total),
         as_of,
+        keep,
     };
     let mut sealed = accounts.seal_all(&[seal]).await.unwrap();
     sealed.pop().unwrap().unwrap()
