@@ -260,6 +260,7 @@ async fn an_account_that_is_refused_does_not_hold_up_the_others() {
         day: 9,
         total: micros(7),
         as_of: 1,
+        keep: false,
     });
     let sealed = accounts.seal_all(&seals).await.unwrap();
     assert!(
