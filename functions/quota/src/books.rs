@@ -29,7 +29,7 @@ const OPEN_DAYS: i64 = 2;
 pub(crate) const TOLD_AT_A_TIME: usize = 50;
 
 /// Rows that are in memory at a time, about: those of one INSERT are not divided.
-const ROWS_AT_A_TIME: u64 = 200_000;
+const ROWS_AT_A_TIME: u64 = 50_000;
 
 /// How long after it was read a total may be sealed: less than reconcile's overlap, so that what
 /// was inserted since is read by it later, and the day sealed again.
@@ -52,6 +52,8 @@ pub(crate) enum BooksError {
     Ledger(#[from] LedgerError),
     #[error("clickhouse could not be asked")]
     Store(#[from] StoreError),
+    #[error("valkey lost the account, and it could not be told")]
+    Untold,
     #[error("clickhouse was too slow: what it said is too old to be used")]
     Stale,
     #[error("the registry could not be filled")]

@@ -1,10 +1,10 @@
 //! May this subject make a call? One round trip to Valkey says so.
 //!
-//! An account of which Valkey does not know all is told on the spot, once for all who ask; whoever
-//! asks meanwhile gets what is configured for a Valkey that is away.
+//! An account of which Valkey does not know all is told on the spot, once for all who ask. For what
+//! takes too long they get what is configured for a Valkey that is away.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use futures::FutureExt as _;
 use ledger::{Accounts, Check, LedgerError, Standing};
 use model::Credits;
 use runtime::Setting;
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     books::{Books, Told},
@@ -76,6 +76,8 @@ pub(crate) enum Status {
     Unknown,
     /// It could not be found out.
     Unavailable,
+    /// Another amount is held under this name.
+    Conflict,
 }
 
 impl Status {
@@ -86,8 +88,20 @@ impl Status {
             Self::Unlimited => "unlimited",
             Self::Unknown => "unknown",
             Self::Unavailable => "unavailable",
+            Self::Conflict => "conflict",
         }
     }
+}
+
+/// What Valkey is asked about an account.
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    Check(Credits),
+    Hold {
+        hold: &'a str,
+        amount: Credits,
+        ends: Duration,
+    },
 }
 
 /// Answers checks. Cheap to clone.
@@ -106,8 +120,23 @@ pub(crate) struct Checker {
 /// What is known of subjects that Valkey does not know. It can be lost.
 #[derive(Default)]
 struct Lost {
-    being_told: HashSet<String>,
+    /// Who waits for which account.
+    waiting: HashMap<String, Vec<oneshot::Sender<Option<Told>>>>,
+    is_telling: bool,
     nobodies: HashMap<String, Instant>,
+}
+
+impl Lost {
+    fn remember_nobody(&mut self, subject: String) {
+        let now = Instant::now();
+        if self.nobodies.len() >= MOST_NOBODIES {
+            self.nobodies
+                .retain(|_, since| now.duration_since(*since) < NOBODY_FOR);
+        }
+        if self.nobodies.len() < MOST_NOBODIES {
+            self.nobodies.insert(subject, now);
+        }
+    }
 }
 
 impl Checker {
@@ -130,8 +159,7 @@ impl Checker {
 
     /// Returns whether `subject` may make a call that costs `cost`; 0 if that is not known.
     pub(crate) async fn check(&self, subject: &str, cost: Credits) -> Answer {
-        self.settle(subject, || self.accounts.check(subject, cost))
-            .await
+        self.settle(subject, Question::Check(cost)).await
     }
 
     /// Checks several, in one round trip where all are known.
@@ -139,14 +167,19 @@ impl Checker {
         let Some(checks) = self.ask(self.accounts.check_all(wanted)).await else {
             return wanted.iter().map(|_| count(self.unavailable())).collect();
         };
-        let mut answers = Vec::with_capacity(checks.len());
-        for ((subject, cost), check) in wanted.iter().zip(checks) {
-            answers.push(match known(check) {
-                Some(answer) => count(answer),
-                None => self.check(subject, *cost).await,
-            });
+        // All that are lost are told together, in the time that one may take.
+        let answers = wanted.iter().zip(checks);
+        let answers = answers
+            .map(|((subject, cost), check)| self.check_lost(subject, *cost, known(check)))
+            .collect::<Vec<_>>();
+        futures::future::join_all(answers).await
+    }
+
+    async fn check_lost(&self, subject: &str, cost: Credits, known: Option<Answer>) -> Answer {
+        match known {
+            Some(answer) => count(answer),
+            None => self.check(subject, cost).await,
         }
-        answers
     }
 
     /// Places a hold, under the same conditions.
@@ -157,8 +190,8 @@ impl Checker {
         amount: Credits,
         ends: Duration,
     ) -> Answer {
-        self.settle(subject, || self.accounts.hold(subject, hold, amount, ends))
-            .await
+        let question = Question::Hold { hold, amount, ends };
+        self.settle(subject, question).await
     }
 
     /// Ends a hold, if there is one.
@@ -167,54 +200,92 @@ impl Checker {
     }
 
     /// Asks, and asks again once an account that was lost is told.
-    async fn settle<F>(&self, subject: &str, ask: impl Fn() -> F) -> Answer
-    where
-        F: Future<Output = Result<Check, LedgerError>>,
-    {
+    async fn settle(&self, subject: &str, question: Question<'_>) -> Answer {
         let mut is_told = false;
         let answer = loop {
-            match self.ask(ask()).await.map(known) {
-                Some(Some(answer)) => break answer,
+            let check = match self.ask(self.put(subject, question)).await {
                 None => break self.unavailable(),
-                Some(None) if is_told => break self.unavailable(),
-                Some(None) => match timeout(TELLING, self.tell(subject)).await {
-                    Ok(Some(Told::Open)) => is_told = true,
-                    Ok(Some(Told::Nobody)) => break NOBODY,
-                    Ok(Some(Told::Again) | None) | Err(_) => break self.unavailable(),
-                },
+                Some(None) => break CONFLICT,
+                Some(Some(check)) => check,
+            };
+            match known(check) {
+                Some(answer) => break answer,
+                None if is_told => break self.unavailable(),
+                None => {}
+            }
+            match timeout(TELLING, self.tell(subject)).await {
+                Ok(Some(Told::Open)) => is_told = true,
+                Ok(Some(Told::Nobody)) => break NOBODY,
+                Ok(Some(Told::Again) | None) | Err(_) => break self.unavailable(),
             }
         };
         count(answer)
     }
 
-    /// Has an account told, unless that is under way. It goes on when nobody waits any more.
+    /// Puts a question to Valkey; `None`: what it would change is there, and otherwise.
+    async fn put(
+        &self,
+        subject: &str,
+        question: Question<'_>,
+    ) -> Result<Option<Check>, LedgerError> {
+        let check = match question {
+            Question::Check(cost) => self.accounts.check(subject, cost).await,
+            Question::Hold { hold, amount, ends } => {
+                self.accounts.hold(subject, hold, amount, ends).await
+            }
+        };
+        match check {
+            Err(LedgerError::Conflict(_)) => Ok(None),
+            check => check.map(Some),
+        }
+    }
+
+    /// Has an account told, with all others that are asked for by then; `None` if it cannot be.
+    /// It goes on when nobody waits any more.
     pub(crate) async fn tell(&self, subject: &str) -> Option<Told> {
+        let (answer, answered) = oneshot::channel();
         {
             let mut lost = self.lost();
             let since = lost.nobodies.get(subject);
             if since.is_some_and(|since| since.elapsed() < NOBODY_FOR) {
                 return Some(Told::Nobody);
             }
-            if !lost.being_told.insert(subject.to_owned()) {
-                return None;
+            let waiting = lost.waiting.entry(subject.to_owned());
+            waiting.or_default().push(answer);
+            if !lost.is_telling {
+                lost.is_telling = true;
+                tokio::spawn(self.clone().tell_waiting());
             }
         }
-        let (checker, subject) = (self.clone(), subject.to_owned());
-        let telling = tokio::spawn(async move {
-            // Whatever happens, it can be told again.
-            let told = AssertUnwindSafe(checker.tell_now(&subject)).catch_unwind();
-            let told = told.await.ok().flatten();
-            let mut lost = checker.lost();
-            lost.being_told.remove(&subject);
-            if told == Some(Told::Nobody) {
-                if lost.nobodies.len() >= MOST_NOBODIES {
-                    lost.nobodies.clear();
-                }
-                lost.nobodies.insert(subject, Instant::now());
+        answered.await.ok().flatten()
+    }
+
+    /// Tells whoever is waited for, until nobody is.
+    async fn tell_waiting(self) {
+        loop {
+            let waiting = {
+                let mut lost = self.lost();
+                lost.is_telling = !lost.waiting.is_empty();
+                std::mem::take(&mut lost.waiting)
+            };
+            if waiting.is_empty() {
+                return;
             }
-            told
-        });
-        telling.await.ok().flatten()
+            let (subjects, answers): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
+            // Whatever happens, they can be told again.
+            let told = AssertUnwindSafe(self.tell_now(&subjects)).catch_unwind();
+            let told = told.await.ok().flatten().unwrap_or_default();
+            let told = told.into_iter().map(Some).chain(std::iter::repeat(None));
+            for ((subject, answers), told) in subjects.into_iter().zip(answers).zip(told) {
+                if told == Some(Told::Nobody) {
+                    self.lost().remember_nobody(subject);
+                }
+                for answer in answers {
+                    // Whoever is gone asks again.
+                    answer.send(told).ok();
+                }
+            }
+        }
     }
 
     /// Has it looked for again at once, since it was granted something.
@@ -222,21 +293,17 @@ impl Checker {
         self.lost().nobodies.remove(subject);
     }
 
-    async fn tell_now(&self, subject: &str) -> Option<Told> {
-        let subjects = [subject.to_owned()];
+    async fn tell_now(&self, subjects: &[String]) -> Option<Vec<Told>> {
         let told = match self.reconcile.prepare().await {
-            Ok(()) => self.books.tell(&subjects).await,
+            Ok(()) => self.books.tell(subjects).await,
             Err(error) => Err(error),
         };
+        let accounts = subjects.len();
         match told {
-            Ok(told) => told.first().copied(),
+            Ok(told) => Some(told),
             Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    subject,
-                    "an account is not told"
-                );
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error, accounts, "accounts are not told");
                 None
             }
         }
@@ -270,6 +337,13 @@ impl Checker {
         }
     }
 }
+
+/// What is held under this name is another amount.
+const CONFLICT: Answer = Answer {
+    allowed: false,
+    status: Status::Conflict,
+    remaining: None,
+};
 
 const NOBODY: Answer = Answer {
     allowed: false,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use axum::http::HeaderName;
 use delivery::Delivery;
 use ledger::{LedgerConfig, RegistryConfig};
 use runtime::{ByteSize, ConfigError, Env, Secret, Setting as _, Trigger};
@@ -34,12 +35,12 @@ pub struct Config {
     /// What a check says while it cannot be known.
     pub when_away: WhenAway,
     /// The header that names the subject, for Envoy.
-    pub subject_header: String,
+    pub subject_header: HeaderName,
     /// Percents of used credits that are announced, in rising order.
     pub thresholds: Vec<i64>,
     /// Where they are announced; `None`: nowhere.
     pub broker: Option<Url>,
-    /// What an administrator shows; `None`: nobody is one.
+    /// What those show who grant credits and place holds; `None`: nobody may.
     pub admin_token: Option<Secret>,
 }
 
@@ -95,6 +96,8 @@ impl Config {
             "x-tpp-id".to_owned(),
             "header that names the subject, for Envoy's ext_authz",
         );
+        let subject_header = HeaderName::try_from(subject_header)
+            .map_err(|error| env.mistake("OPENMETER_QUOTA_SUBJECT_HEADER", error.to_string()));
         let thresholds = thresholds(env);
         let broker = env.optional(
             "OPENMETER_BROKER_URL",
@@ -102,7 +105,7 @@ impl Config {
         );
         let admin_token = env.optional(
             "OPENMETER_ADMIN_TOKEN",
-            "bearer token of administrators; without it nobody grants credits by HTTP",
+            "bearer token of those who grant credits and place holds; without it nobody may",
         );
         env.finish(|| {
             Some(Self {
@@ -120,7 +123,7 @@ impl Config {
                 registry,
                 check_timeout,
                 when_away,
-                subject_header,
+                subject_header: subject_header.ok()?,
                 thresholds,
                 broker,
                 admin_token,
@@ -154,6 +157,7 @@ mod tests {
             ("OPENMETER_DEDUP_WINDOW", "soon"),
             ("OPENMETER_QUOTA_IN_FLIGHT", "1MiB"),
             ("OPENMETER_QUOTA_WHEN_AWAY", "ajar"),
+            ("OPENMETER_QUOTA_SUBJECT_HEADER", "X TPP"),
             ("OPENMETER_QUOTA_THRESHOLDS", "50,0"),
             ("OPENMETER_BROKER_URL", "broker"),
         ]);
@@ -171,12 +175,13 @@ mod tests {
             "OPENMETER_VALKEY_URL",
             "OPENMETER_DEDUP_WINDOW",
             "OPENMETER_QUOTA_WHEN_AWAY",
+            "OPENMETER_QUOTA_SUBJECT_HEADER",
             "OPENMETER_QUOTA_THRESHOLDS",
             "OPENMETER_BROKER_URL",
         ] {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 10);
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl Function for Debits {
     }
 
     async fn prepare(&self) -> Result<(), LedgerError> {
-        let check = || self.registry.check();
+        let check = async || {
+            self.registry.check().await?;
+            self.accounts.prepare().await
+        };
         self.checked.get_or_try_init(check).await.map(drop)
     }
 

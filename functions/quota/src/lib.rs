@@ -73,7 +73,7 @@ pub fn build(config: Config) -> anyhow::Result<App> {
         books,
         checker,
         reconcile,
-        subject_header: config.subject_header.into(),
+        subject_header: config.subject_header,
         admin_token: config.admin_token,
     };
     // Ready without any engine: while one is away, checks are answered as configured.

@@ -93,8 +93,10 @@ impl Reconcile {
     }
 
     /// Forgets accounts, but for their holds, and tells them from zero; all of them if none is
-    /// named. Until an account is open again, nothing is known of it.
-    pub(crate) async fn rebuild(&self, subjects: Vec<String>) -> Result<(), BooksError> {
+    /// named. Until an account is open again, nothing is known of it. Returns whether all are:
+    /// the next runs of reconcile tell those for which there was no time.
+    pub(crate) async fn rebuild(&self, subjects: Vec<String>) -> Result<bool, BooksError> {
+        let until = Instant::now() + BUDGET;
         self.prepare().await?;
         let subjects = if subjects.is_empty() {
             let granted = self.granted().await?;
@@ -102,17 +104,20 @@ impl Reconcile {
         } else {
             subjects
         };
+        self.books.accounts.forget_all(&names(&subjects)).await?;
         for some in subjects.chunks(TOLD_AT_A_TIME) {
-            self.books.accounts.forget_all(&names(some)).await?;
+            if Instant::now() >= until {
+                return Ok(false);
+            }
             self.books.tell(some).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Everyone who was ever granted something.
     async fn granted(&self) -> Result<BTreeSet<String>, BooksError> {
-        let grants = self.books.store.grants(Subjects::All, None).await?;
-        Ok(grants.into_iter().map(|grant| grant.subject).collect())
+        let subjects = self.books.store.granted_subjects().await?;
+        Ok(subjects.into_iter().collect())
     }
 
     /// Everyone who is to have an account, and everyone else who used what has a price.

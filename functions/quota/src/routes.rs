@@ -1,22 +1,23 @@
 //! HTTP in and out: checks for gateways, accounts for people, grants for administrators, and what
 //! Knative triggers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{
         DefaultBodyLimit, Path, RawQuery, State,
-        rejection::{JsonRejection, PathRejection},
+        rejection::{BytesRejection, PathRejection},
     },
-    http::{HeaderMap, HeaderValue, StatusCode, header::AUTHORIZATION},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION},
     response::{IntoResponse, Response},
     routing::{any, get, post, put},
 };
 use jiff::{SignedDuration, Timestamp};
 use model::Credits;
 use runtime::{Problem, Secret};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use store::Grant;
 
@@ -34,8 +35,16 @@ const BODY_LIMIT: usize = 1 << 20;
 /// Subjects in one batch of checks.
 const MOST_CHECKS: usize = 1000;
 
-/// How long a hold lasts that does not say it, and the longest.
+/// Bytes of a subject, of a name that a caller gives, and of a note: all are kept.
+const MOST_SUBJECT: usize = 1024;
+const MOST_KEY: usize = 255;
+const MOST_NOTE: usize = 1000;
+
+const BEARER: &[u8] = b"bearer ";
+
+/// How long a hold lasts that does not say it, and the bounds.
 const HOLD: SignedDuration = SignedDuration::from_mins(1);
+const SHORTEST_HOLD: SignedDuration = SignedDuration::from_millis(1);
 const LONGEST_HOLD: SignedDuration = SignedDuration::from_hours(24);
 
 /// What the routes need.
@@ -45,7 +54,7 @@ pub(crate) struct Quota {
     pub(crate) checker: Checker,
     pub(crate) grants: Grants,
     pub(crate) reconcile: Reconcile,
-    pub(crate) subject_header: Arc<str>,
+    pub(crate) subject_header: HeaderName,
     pub(crate) admin_token: Option<Secret>,
 }
 
@@ -65,6 +74,7 @@ pub(crate) fn routes(quota: Quota) -> Router {
             put(place_hold).delete(cancel_hold),
         )
         .route("/ext-authz", any(check_for_envoy))
+        .route("/ext-authz/", any(check_for_envoy))
         .route("/ext-authz/{*path}", any(check_for_envoy))
         .route("/reconcile", post(reconcile))
         .route("/rebuild", post(rebuild))
@@ -72,26 +82,24 @@ pub(crate) fn routes(quota: Quota) -> Router {
         .with_state(quota)
 }
 
+type SubjectPath = Result<Path<String>, PathRejection>;
+
 async fn check(
     State(quota): State<Quota>,
-    subject: Result<Path<String>, PathRejection>,
+    path: SubjectPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let Path(subject) = subject?;
-    let cost = cost(query.as_deref())?;
-    let answer = quota.checker.check(&subject, cost).await;
+    let (subject, answer) = asked(&quota, path, query.as_deref()).await?;
     Ok(answered(&subject, answer))
 }
 
 /// nginx takes 2xx and 401 or 403 alone for an answer, and passes headers on, not bodies.
 async fn check_for_nginx(
     State(quota): State<Quota>,
-    subject: Result<Path<String>, PathRejection>,
+    path: SubjectPath,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let Path(subject) = subject?;
-    let cost = cost(query.as_deref())?;
-    let answer = quota.checker.check(&subject, cost).await;
+    let (_, answer) = asked(&quota, path, query.as_deref()).await?;
     let status = if answer.allowed {
         StatusCode::NO_CONTENT
     } else {
@@ -100,18 +108,33 @@ async fn check_for_nginx(
     Ok((status, quota_headers(answer)).into_response())
 }
 
+async fn asked(
+    quota: &Quota,
+    path: SubjectPath,
+    query: Option<&str>,
+) -> Result<(String, Answer), Problem> {
+    let (subject, cost) = (subject_of(path)?, cost(query)?);
+    let answer = quota.checker.check(&subject, cost).await;
+    Ok((subject, answer))
+}
+
 /// Envoy asks with the method, the path and the headers of the call itself.
 async fn check_for_envoy(
     State(quota): State<Quota>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let name = &*quota.subject_header;
-    let subject = headers.get(name).map(HeaderValue::to_str);
-    let Some(Ok(subject)) = subject else {
-        return Err(Problem::unauthorized(format!(
-            "the header {name} must name the subject"
-        )));
+    let name = &quota.subject_header;
+    let mut subjects = headers.get_all(name).iter();
+    // One of two might be the one that the bank reads, and the other the one that is asked about.
+    let subject = match (subjects.next().map(HeaderValue::to_str), subjects.next()) {
+        (Some(Ok(subject)), None) if !subject.is_empty() => subject,
+        _ => {
+            return Err(Problem::unauthorized(format!(
+                "the header {name} must name the subject, once"
+            )));
+        }
     };
+    bounded("subject", subject, MOST_SUBJECT)?;
     let answer = quota.checker.check(subject, Credits::ZERO).await;
     Ok(answered(subject, answer))
 }
@@ -150,11 +173,8 @@ impl<'a> Shown<'a> {
     }
 }
 
-async fn check_batch(
-    State(quota): State<Quota>,
-    body: Result<Json<Checks>, JsonRejection>,
-) -> Result<Response, Problem> {
-    let Json(Checks { checks }) = body?;
+async fn check_batch(State(quota): State<Quota>, body: Body) -> Result<Response, Problem> {
+    let Checks { checks } = read(&body?)?;
     if checks.len() > MOST_CHECKS {
         return Err(invalid("checks", &format!("more than {MOST_CHECKS}")));
     }
@@ -162,6 +182,11 @@ async fn check_batch(
     for (index, check) in checks.iter().enumerate() {
         let cost = check.cost.as_deref().map_or(Ok(Credits::ZERO), amount);
         let cost = cost.map_err(|wrong| invalid(&format!("checks[{index}].cost"), &wrong))?;
+        bounded(
+            &format!("checks[{index}].subject"),
+            &check.subject,
+            MOST_SUBJECT,
+        )?;
         wanted.push((check.subject.as_str(), cost));
     }
     let answers = quota.checker.check_all(&wanted).await;
@@ -176,11 +201,8 @@ async fn show_check(state: State<Quota>) -> Result<Response, Problem> {
     Box::pin(show_account(state, Ok(Path("check".to_owned())))).await
 }
 
-async fn show_account(
-    State(quota): State<Quota>,
-    subject: Result<Path<String>, PathRejection>,
-) -> Result<Response, Problem> {
-    let Path(subject) = subject?;
+async fn show_account(State(quota): State<Quota>, path: SubjectPath) -> Result<Response, Problem> {
+    let subject = subject_of(path)?;
     let shown = show::show(&quota.books, &quota.checker, &subject).await;
     match shown.map_err(later)? {
         Some(shown) => Ok(Json(shown).into_response()),
@@ -220,16 +242,23 @@ impl From<Grant> for ShownGrant {
 
 async fn grant(
     State(quota): State<Quota>,
-    subject: Result<Path<String>, PathRejection>,
+    path: SubjectPath,
     headers: HeaderMap,
-    body: Result<Json<NewGrant>, JsonRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     quota.admit(&headers)?;
-    let (Path(subject), Json(wanted)) = (subject?, body?);
+    let (subject, wanted) = (subject_of(path)?, read::<NewGrant>(&body?)?);
     let key = headers.get("idempotency-key").map(HeaderValue::to_str);
-    let Some(Ok(key)) = key.filter(|key| key.as_ref().is_ok_and(|key| !key.is_empty())) else {
+    let Some(Ok(key)) = key else {
         return Err(invalid("Idempotency-Key", "this header is required"));
     };
+    bounded("Idempotency-Key", key, MOST_KEY)?;
+    if wanted.note.len() > MOST_NOTE {
+        return Err(invalid(
+            "note",
+            &format!("must have at most {MOST_NOTE} bytes"),
+        ));
+    }
     let amount: Credits = match wanted.amount.parse() {
         Ok(Credits::ZERO) => return Err(invalid("amount", "must not be 0")),
         Ok(amount) => amount,
@@ -256,11 +285,11 @@ async fn grant(
 
 async fn list_grants(
     State(quota): State<Quota>,
-    subject: Result<Path<String>, PathRejection>,
+    path: SubjectPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     quota.admit(&headers)?;
-    let Path(subject) = subject?;
+    let subject = subject_of(path)?;
     let grants = quota.grants.list(&subject).await.map_err(later)?;
     let items: Vec<_> = grants.into_iter().map(ShownGrant::from).collect();
     Ok(Json(json!({ "items": items })).into_response())
@@ -275,13 +304,18 @@ struct NewHold {
 
 async fn place_hold(
     State(quota): State<Quota>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    body: Result<Json<NewHold>, JsonRejection>,
+    path: HoldPath,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
-    let (Path((subject, hold)), Json(wanted)) = (path?, body?);
-    let amount = amount(&wanted.amount).map_err(|wrong| invalid("amount", &wrong))?;
+    quota.admit(&headers)?;
+    let ((subject, hold), wanted) = (hold_of(path)?, read::<NewHold>(&body?)?);
+    let amount = match amount(&wanted.amount) {
+        Ok(Credits::ZERO) => return Err(invalid("amount", "must not be 0")),
+        amount => amount.map_err(|wrong| invalid("amount", &wrong))?,
+    };
     let ends = wanted.expires_in.unwrap_or(HOLD);
-    let ends = Some(ends).filter(|ends| ends.is_positive() && *ends <= LONGEST_HOLD);
+    let ends = Some(ends).filter(|ends| *ends >= SHORTEST_HOLD && *ends <= LONGEST_HOLD);
     let ends = ends.and_then(|ends| Duration::try_from(ends).ok());
     let ends = ends.ok_or_else(|| invalid("expiresIn", "must be a duration of up to PT24H"))?;
     let answer = quota.checker.hold(&subject, &hold, amount, ends).await;
@@ -290,9 +324,11 @@ async fn place_hold(
 
 async fn cancel_hold(
     State(quota): State<Quota>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    path: HoldPath,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let Path((subject, hold)) = path?;
+    quota.admit(&headers)?;
+    let (subject, hold) = hold_of(path)?;
     let cancelled = quota.checker.cancel_hold(&subject, &hold).await;
     cancelled.map_err(|error| later(error.into()))?;
     Ok(StatusCode::NO_CONTENT)
@@ -304,40 +340,84 @@ async fn reconcile(State(quota): State<Quota>) -> Result<StatusCode, Problem> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rebuilt {
+    #[serde(default)]
     subjects: Vec<String>,
 }
 
 async fn rebuild(
     State(quota): State<Quota>,
     headers: HeaderMap,
-    body: Result<Json<Rebuilt>, JsonRejection>,
+    body: Body,
 ) -> Result<StatusCode, Problem> {
     quota.admit(&headers)?;
-    let Json(Rebuilt { subjects }) = body?;
-    quota.reconcile.rebuild(subjects).await.map_err(later)?;
-    Ok(StatusCode::NO_CONTENT)
+    let Rebuilt { subjects } = read(&body?)?;
+    let is_done = quota.reconcile.rebuild(subjects).await.map_err(later)?;
+    Ok(if is_done {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::ACCEPTED
+    })
 }
 
 impl Quota {
-    /// Lets administrators pass.
+    /// Lets those pass who may change credits.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(token) = &self.admin_token else {
             return Err(Problem::forbidden(
-                "there are no administrators: OPENMETER_ADMIN_TOKEN is not set",
+                "nobody may: OPENMETER_ADMIN_TOKEN is not set",
             ));
         };
         let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let given = given.and_then(|given| given.strip_prefix(b"Bearer "));
+        let given = given.and_then(|given| given.split_at_checked(BEARER.len()));
+        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER));
+        let given = given.map(|(_, token)| token);
         // Hashes are compared in a time that says nothing of the token.
         let hash = |bytes: &[u8]| blake3::hash(bytes);
         match given {
             Some(given) if hash(given) == hash(token.expose().as_bytes()) => Ok(()),
-            _ => Err(Problem::unauthorized("this needs an administrator's token")),
+            _ => Err(Problem::unauthorized(
+                "this needs the token of OPENMETER_ADMIN_TOKEN",
+            )),
         }
     }
+}
+
+type HoldPath = Result<Path<(String, String)>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+fn subject_of(path: SubjectPath) -> Result<String, Problem> {
+    let Path(subject) = path?;
+    bounded("subject", &subject, MOST_SUBJECT)?;
+    Ok(subject)
+}
+
+fn hold_of(path: HoldPath) -> Result<(String, String), Problem> {
+    let Path((subject, hold)) = path?;
+    bounded("subject", &subject, MOST_SUBJECT)?;
+    bounded("hold", &hold, MOST_KEY)?;
+    Ok((subject, hold))
+}
+
+fn bounded(field: &str, text: &str, most: usize) -> Result<(), Problem> {
+    if text.is_empty() || text.len() > most {
+        return Err(invalid(field, &format!("must have 1 to {most} bytes")));
+    }
+    Ok(())
+}
+
+/// Reads JSON, whatever it is said to be; a mistake names its field.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        match field.as_str() {
+            "." => Problem::bad_request(error.inner().to_string()),
+            field => invalid(field, &error.inner().to_string()),
+        }
+    })
 }
 
 fn cost(query: Option<&str>) -> Result<Credits, Problem> {
@@ -367,6 +447,10 @@ fn answered(subject: &str, answer: Answer) -> Response {
         return (headers, Json(Shown::of(subject, answer))).into_response();
     }
     let (status, detail) = match answer.status {
+        Status::Conflict => (
+            StatusCode::CONFLICT,
+            "another amount is held under this name".to_owned(),
+        ),
         Status::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
             "the account cannot be looked at now".to_owned(),
@@ -386,6 +470,9 @@ fn answered(subject: &str, answer: Answer) -> Response {
         .with_extension("status", answer.status.word());
     if let Some(remaining) = answer.remaining {
         problem = problem.with_extension("remaining", remaining.to_string());
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        problem = problem.retry_after(1);
     }
     (headers, problem).into_response()
 }

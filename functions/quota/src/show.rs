@@ -7,7 +7,7 @@ use serde::Serialize;
 use store::Subjects;
 
 use crate::{
-    books::{Books, BooksError},
+    books::{Books, BooksError, Told},
     check::{Checker, Status},
 };
 
@@ -54,12 +54,12 @@ pub(crate) async fn show(
 ) -> Result<Option<Shown>, BooksError> {
     let mut account = read(books, subject).await?;
     if account.is_none() {
-        checker.tell(subject).await;
+        if checker.tell(subject).await == Some(Told::Nobody) {
+            return Ok(None);
+        }
         account = read(books, subject).await?;
     }
-    let Some(account) = account else {
-        return Ok(None);
-    };
+    let account = account.ok_or(BooksError::Untold)?;
     let remaining = remaining(&account);
     let burnt = match burnt(books, subject).await {
         Ok(burnt) => Some(burnt),

@@ -12,7 +12,7 @@ use ::stream::{
     CloudEvent,
     http::{self, EncodeError},
 };
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use ledger::{Account, Accounts, Debited, LedgerError};
 use model::Credits;
@@ -120,19 +120,19 @@ impl Thresholds {
         let crossed = levels
             .into_iter()
             .filter(|(_, level)| !level.crossed(&self.percents).is_empty());
-        let announced = stream::iter(crossed)
+        let mut announcing = stream::iter(crossed)
             .map(async |(subject, level)| self.announce_all_of(broker, &subject, level).await)
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>();
-        let failed = announced.await.err().map(|error| {
+            .buffer_unordered(AT_ONCE);
+        let mut failed = None;
+        while let (Some(announced), None) = (announcing.next().await, failed) {
+            let Err(error) = announced else { continue };
+            if matches!(error, AnnounceError::Broker(_)) {
+                failed = Some(Instant::now());
+            }
             metrics::counter!("openmeter_quota_thresholds_failed_total").increment(1);
-            let error = anyhow::Error::from(error);
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "a threshold is not announced yet"
-            );
-            Instant::now()
-        });
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "a threshold is not announced yet");
+        }
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 

@@ -19,9 +19,9 @@ use redis::{Cmd, Pipeline, Value};
 use crate::connection::{Ledger, LedgerError};
 pub use telling::{Seal, Telling};
 
-/// The functions, and the contract's version that they are.
+/// The functions, and the version that they are.
 const CODE: &str = include_str!("credits.lua");
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Debits in one call, so that a call does not hold Valkey up for long.
 const CALL: usize = 1000;
@@ -389,5 +389,15 @@ fn join_debited(
     match last {
         Some(last) if outcomes.len() == debits => Ok(Debited { outcomes, ..last }),
         _ => Err(LedgerError::Unexpected("om_debit")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_has_the_version_that_is_asked_for() {
+        assert!(CODE.contains(&format!("local VERSION = {VERSION}\n")));
     }
 }

@@ -1,6 +1,7 @@
 #!lua name=openmeter_credits
--- Credit accounts: a public contract, version 1. API gateways call om_check; quota calls the rest.
--- A later version only adds functions, and arguments and members of replies at their ends.
+-- Credit accounts: a public contract. API gateways call om_check; quota calls the rest. A later
+-- version only adds functions, and arguments and members of replies at their ends. VERSION is raised
+-- with each change of this file, or a Valkey that has it would keep the old one.
 --
 -- Amounts are whole micro-credits (a millionth of a credit), written as decimal integers, at most
 -- 2^53 - 1 either way, since Lua's numbers are doubles. A step that would pass that bound changes
@@ -26,7 +27,7 @@
 --   base, topups   the balance after the last top-up, and how many there were
 --   notified  the highest threshold, in percent of base, that was announced since then
 
-local VERSION = 1
+local VERSION = 2
 local MOST = 9007199254740991
 
 local run_id
@@ -239,10 +240,12 @@ local function hold(keys, args)
         return verdict(key, 0)
     end
     local found = verdict(key, amount)
-    if redis.call('HEXISTS', key .. ':holds', id) == 1 then
-        -- Its own amount is taken off already.
-        return { 1, found[2], found[3] == 'spent' and 'ok' or found[3] }
+    local before = redis.call('HGET', key .. ':holds', id)
+    if before and tonumber(before) ~= amount then
+        return redis.error_reply('CONFLICT this hold has another amount: ' .. before)
     end
+    -- Its own amount is taken off already.
+    if before then return { 1, found[2], found[3] == 'spent' and 'ok' or found[3] } end
     if found[1] == 0 then return found end
     local held = bounded(number_at(key, 'held') + amount)
     redis.call('HSET', key .. ':holds', id, text(amount))
@@ -383,6 +386,6 @@ redis.register_function('om_limit', changing(limit))
 redis.register_function('om_seal', changing(seal))
 redis.register_function('om_forget', changing(forget))
 redis.register_function('om_notified', changing(notified))
--- FCALL_RO om_version 0: the contract's version.
+-- FCALL_RO om_version 0: the version of this file.
 redis.register_function {
     function_name = 'om_version', callback = function() return VERSION end, flags = READS }

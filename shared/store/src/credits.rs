@@ -118,6 +118,12 @@ impl Store {
         Ok(grants)
     }
 
+    /// Returns everyone who was ever granted something, sorted.
+    pub async fn granted_subjects(&self) -> Result<Vec<String>, StoreError> {
+        let query = self.ask("SELECT DISTINCT subject AS name FROM grants ORDER BY name");
+        self.names("list who was granted something", query).await
+    }
+
     /// Stores these accounts as they were.
     pub async fn insert_balances(&self, rows: &[Snapshot]) -> Result<(), StoreError> {
         self.insert(
