@@ -65,16 +65,11 @@ impl Organization {
     /// Says where an event is counted and with how many units.
     pub(crate) fn place(&self, event: &Event) -> Result<(&Subscription, Units), Uncounted> {
         let metric = self.metric(&event.code).ok_or(Uncounted::UnknownCode)?;
-        let named: Vec<_> = self
-            .subscriptions
-            .iter()
-            .filter(|one| Some(&one.external_id) == event.subscription.as_ref())
-            .collect();
-        if named.is_empty() {
-            return Err(Uncounted::UnknownSubscription);
-        }
+        let named = |one: &&Subscription| Some(&one.external_id) == event.subscription.as_ref();
         // Where one ends as the next starts, both ends included, the later one has it.
-        let alive = named.into_iter().rev().find(|one| one.lives_at(event.at));
+        let mut newest_first = self.subscriptions.iter().rev().filter(named).peekable();
+        newest_first.peek().ok_or(Uncounted::UnknownSubscription)?;
+        let alive = newest_first.find(|one| one.lives_at(event.at));
         let subscription = alive.ok_or(Uncounted::OutsideSubscription)?;
         let plan = self.plan(&subscription.plan);
         plan.and_then(|plan| plan.charge(&event.code))
@@ -92,7 +87,9 @@ impl Organization {
     ) -> Result<Vec<MetricUsage>, Refusal> {
         let mut sums: BTreeMap<&str, (Units, u64)> = BTreeMap::new();
         for event in self.visible_events() {
-            if !(from..until).contains(&event.at) {
+            // Before `place`, which looks through all subscriptions.
+            let its = event.subscription.as_ref() == Some(&subscription.external_id);
+            if !its || !(from..until).contains(&event.at) {
                 continue;
             }
             if let Ok((place, units)) = self.place(event)

@@ -97,7 +97,11 @@ impl Organization {
         let (name, code) = (fields.text("name"), fields.text("code"));
         let expiration_at = fields.time("expiration_at");
         // What the stand-in does not imitate is refused, or a test would believe in it.
-        for unknown in ["applies_to", "recurring_transaction_rules"] {
+        for unknown in [
+            "applies_to",
+            "recurring_transaction_rules",
+            "voided_credits",
+        ] {
             if fields.value(unknown).is_some() {
                 fields.refuse(unknown, "value_is_invalid");
             }

@@ -45,11 +45,16 @@ async fn a_wallet_holds_credits_at_a_rate() {
             "{path}"
         );
     }
-    let bad = json!({ "wallet": { "external_customer_id": "bank", "rate_amount": "0" } });
+    let bad = json!({ "wallet": {
+        "external_customer_id": "bank", "rate_amount": "0", "voided_credits": "1",
+    }});
     let details = lago.post("/wallets", &bad).await.details();
     assert_eq!(
         details,
-        json!({ "currency": ["value_is_mandatory"], "rate_amount": ["value_is_invalid"] })
+        json!({
+            "currency": ["value_is_mandatory"], "rate_amount": ["value_is_invalid"],
+            "voided_credits": ["value_is_invalid"],
+        })
     );
 }
 
