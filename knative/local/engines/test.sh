@@ -7,11 +7,13 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 WORK=$(mktemp -d)
 BASE=$((20000 + $$ % 10000))
 CACHE=$(realpath -m "${OPENMETER_ENGINES_CACHE:-$HERE/../../../.state}")
-unset OPENMETER_KAFKA_BROKER OPENMETER_CLICKHOUSE_ADDRESS OPENMETER_VALKEY_URL
+unset OPENMETER_KAFKA_BROKER OPENMETER_CLICKHOUSE_ADDRESS OPENMETER_VALKEY_URL OPENMETER_POSTGRES_URL
 export OPENMETER_ENGINES_CACHE=$CACHE
 export OPENMETER_STATE_DIR=$WORK/state
 export OPENMETER_KAFKA_PORT=$BASE OPENMETER_KAFKA_CONTROLLER_PORT=$((BASE + 1))
 export OPENMETER_CLICKHOUSE_PORT=$((BASE + 2)) OPENMETER_VALKEY_PORT=$((BASE + 3))
+export OPENMETER_POSTGRES_PORT=$((BASE + 4))
+ENGINES=(kafka clickhouse valkey postgresql)
 
 passed=0
 failed=0
@@ -67,6 +69,8 @@ clickhouse() { curl -fsS "http://127.0.0.1:$OPENMETER_CLICKHOUSE_PORT/" --data-b
 
 kafka() { java -cp "$CACHE/kafka/libs/*" "$HERE/kafka/Records.java" "127.0.0.1:$OPENMETER_KAFKA_PORT" "$@"; }
 
+postgresql() { psql -qAtX "postgres://openmeter@127.0.0.1:$OPENMETER_POSTGRES_PORT/openmeter" -c "$1"; }
+
 valkey() {
     exec 3<>"/dev/tcp/127.0.0.1/$OPENMETER_VALKEY_PORT"
     printf '%s\r\n' "$1" >&3
@@ -77,7 +81,7 @@ valkey() {
 
 cleanup() {
     local name
-    for name in kafka clickhouse valkey; do engines kill "$name" &>/dev/null || true; done
+    for name in "${ENGINES[@]}"; do engines kill "$name" &>/dev/null || true; done
     rm -rf "$WORK"
 }
 trap cleanup EXIT
@@ -142,7 +146,7 @@ second_up_waits() {
 
 is_a_daemon() {
     local name process
-    for name in kafka clickhouse valkey; do
+    for name in "${ENGINES[@]}"; do
         process=$(pid "$name")
         [[ $(awk '{ print $6 }' "/proc/$process/stat") == "$process" ]]
         [[ $(readlink "/proc/$process/fd/0") == /dev/null ]]
@@ -154,7 +158,7 @@ up_again_is_quick() {
     local began=${EPOCHREALTIME/[.,]/} output
     output=$(engines up)
     echo "$output"
-    [[ $(grep -c "already running" <<<"$output") -eq 3 ]]
+    [[ $(grep -c "already running" <<<"$output") -eq ${#ENGINES[@]} ]]
     (((${EPOCHREALTIME/[.,]/} - began) < 1000000))
 }
 
@@ -174,18 +178,42 @@ data_is_written() {
     clickhouse "CREATE DATABASE IF NOT EXISTS kept"
     clickhouse "CREATE TABLE kept.t (n UInt64) ENGINE = MergeTree ORDER BY n"
     clickhouse "INSERT INTO kept.t SELECT number FROM numbers(1000)"
+    postgresql "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n"
     [[ $(valkey "SET key value") == +OK ]]
 }
 
 all_are_killed() {
     local name
-    for name in kafka clickhouse valkey; do engines kill "$name"; done
+    for name in "${ENGINES[@]}"; do engines kill "$name"; done
     fails engines status
 }
 
 kafka_has_its_records() { [[ $(kafka count durable) == 1000 ]]; }
 clickhouse_has_its_rows() { [[ $(clickhouse "SELECT count() FROM kept.t") == 1000 ]]; }
+postgresql_has_its_rows() { [[ $(postgresql "SELECT count(*) FROM kept") == 1000 ]]; }
 valkey_is_empty() { [[ $(valkey DBSIZE) == :0 ]]; }
+
+postgresql_with_a_client() {
+    local client tries
+    postgresql "SELECT pg_sleep(300)" &
+    client=$!
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(postgresql "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(300)'") == 0 ]] || break
+    done
+    engines restart postgresql
+    fails wait "$client"
+    engines kill postgresql
+    engines start postgresql
+    postgresql_has_its_rows
+}
+
+postgresql_is_modest() {
+    local port
+    [[ $(stat -c %u "/proc/$(pid postgresql)") != 0 ]]
+    port=$(printf ':%04X' "$OPENMETER_POSTGRES_PORT")
+    [[ $(awk -v port="$port" '$2 ~ port "$" && $4 == "0A" { print $2 }' /proc/net/tcp) == "0100007F$port" ]]
+    fails grep -qi "$port .* 0A" /proc/net/tcp6
+}
 
 pid_changes() {
     local before
@@ -200,8 +228,11 @@ check "kill -9 leaves none running" all_are_killed
 check "up after kill -9" engines up
 check "Kafka has its records after kill -9" kafka_has_its_records
 check "ClickHouse has its rows after kill -9" clickhouse_has_its_rows
+check "PostgreSQL has its rows after kill -9" postgresql_has_its_rows
 check "Valkey begins empty" valkey_is_empty
 check "restart gives a new process" pid_changes restart valkey
+check "PostgreSQL stops though a client stays, and starts again after kill -9 at once" postgresql_with_a_client
+check "PostgreSQL is not root, and listens on loopback alone" postgresql_is_modest
 
 # ---- Elsewhere -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +263,7 @@ a_stranger_survives() {
 
 nothing_is_left() {
     local name process pids=""
-    for name in kafka clickhouse valkey; do pids+=" $(pid "$name")"; done
+    for name in "${ENGINES[@]}"; do pids+=" $(pid "$name")"; done
     engines kill clickhouse # down must manage with one that is dead already
     engines down
     for process in $pids; do
