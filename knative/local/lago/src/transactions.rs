@@ -147,26 +147,34 @@ impl Organization {
         for (kind, credits, cents) in orders {
             let name = top_up.name.clone();
             let transaction = match kind {
-                // What is bought is whole cents' worth of credits.
+                // What is bought is whole cents' worth of credits, and waits to be paid.
                 Kind::Purchased => {
                     let credits = Credits::of_money(cents, rate);
-                    self.record(place, kind, Status::Pending, credits, cents, name)
-                }
-                _ => {
-                    let made = self.record(place, kind, Status::Settled, credits, cents, name);
-                    self.apply(made);
+                    let made = self.record(place, kind, Status::Pending, credits, cents, name);
+                    self.announce_transaction("wallet_transaction.created", made);
                     made
                 }
+                _ => self.settle_now(place, kind, credits, cents, name),
             };
             made.push(self.transaction_view(transaction));
         }
         Ok(made)
     }
 
-    /// Records a transaction that is settled as it is made, and moves the balance.
-    pub(crate) fn settle_now(&mut self, place: usize, kind: Kind, credits: Credits, cents: Cents) {
-        let made = self.record(place, kind, Status::Settled, credits, cents, None);
+    /// Records a transaction that is settled as it is made, moves the balance and tells of it:
+    /// the wallet in what is told is as it is afterwards. Returns the transaction's place.
+    pub(crate) fn settle_now(
+        &mut self,
+        place: usize,
+        kind: Kind,
+        credits: Credits,
+        cents: Cents,
+        name: Option<String>,
+    ) -> usize {
+        let made = self.record(place, kind, Status::Settled, credits, cents, name);
         self.apply(made);
+        self.announce_transaction("wallet_transaction.created", made);
+        made
     }
 
     fn record(
@@ -190,9 +198,7 @@ impl Organization {
             created_at: now,
             ended_at: (status == Status::Settled).then_some(now),
         });
-        let place = self.transactions.len() - 1;
-        self.announce_transaction("wallet_transaction.created", place);
-        place
+        self.transactions.len() - 1
     }
 
     fn apply(&mut self, transaction: usize) {
@@ -223,10 +229,10 @@ impl Organization {
             Status::Failed
         };
         one.ended_at = Some(now);
-        self.announce_transaction("wallet_transaction.updated", place);
         if paid {
             self.apply(place);
         }
+        self.announce_transaction("wallet_transaction.updated", place);
         Ok(Json(
             json!({ "wallet_transaction": self.transaction_view(place) }),
         ))

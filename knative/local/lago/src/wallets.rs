@@ -263,7 +263,7 @@ impl Organization {
             let cents = left.min(wallet.balance);
             if cents > 0 {
                 let credits = Credits::of_money(cents, wallet.rate);
-                self.settle_now(place, Kind::Invoiced(invoice), credits, cents);
+                self.settle_now(place, Kind::Invoiced(invoice), credits, cents, None);
                 left -= cents;
             }
         }
@@ -281,7 +281,13 @@ impl Organization {
             {
                 continue;
             }
-            let mut usage = self.ongoing_usage(&customer).unwrap_or_default();
+            let mut usage = match self.ongoing_usage(&customer) {
+                Ok(usage) => usage,
+                Err(refusal) => {
+                    tracing::error!("{customer}'s ongoing balances stay as they are: {refusal:?}");
+                    continue;
+                }
+            };
             let places = self.paying_wallets(&customer, &currency);
             for (index, place) in places.iter().enumerate() {
                 let wallet = &mut self.wallets[*place];

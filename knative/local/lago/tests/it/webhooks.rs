@@ -56,8 +56,17 @@ async fn each_movement_is_told_with_the_object_under_its_type() {
     lago.order(&format!("/wallet_transactions/{paid}/settle"), &json!({}))
         .await
         .ok();
-    let settled = ["wallet.updated", "wallet_transaction.updated"];
-    assert_eq!(receiver.types(&lago).await, settled);
+    let got = receiver.take(&lago).await;
+    assert_eq!(got.len(), 2);
+    for one in got {
+        let body = one.body();
+        let wallet = match body["webhook_type"].as_str().unwrap() {
+            "wallet.updated" => &body["wallet"],
+            "wallet_transaction.updated" => &body["wallet_transaction"]["wallet"],
+            other => panic!("{other}"),
+        };
+        assert_eq!(wallet["credits_balance"], "11.0");
+    }
 
     lago.batch(&[event("a", "api_calls", "10000", 0)])
         .await
