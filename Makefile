@@ -85,8 +85,8 @@ manifests: tools ## render the manifests and check them, without a cluster
 
 .PHONY: bench
 bench: up ## ratios against a baseline in the same run, and target/bench.json; ONLY=name
-	@cargo build --release -p ingest -p process -p quota -p query -p tests \
-		--bin ingest --bin process --bin quota --bin query --bin bench
+	@cargo build --release -p ingest -p process -p quota -p query -p runner -p tests \
+		--bin ingest --bin process --bin quota --bin query --bin runner --bin bench
 	@command -v wrk >/dev/null || { echo "installing wrk (apt), which makes the load"; $(APT) wrk >/dev/null; }
 	@eval "$$($(ENGINES) env)" && $(RELEASE)/bench $(ONLY)
 

@@ -10,6 +10,9 @@ mod ingest;
 mod process;
 mod push;
 mod quota;
+mod quota_lag;
+mod quota_load;
+mod quota_overshoot;
 mod started;
 mod wrk;
 
@@ -66,6 +69,9 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
         "process_push",
         "quota_check_http",
         "quota_check_valkey",
+        "quota_lag_pull",
+        "quota_lag_push",
+        "quota_overshoot",
         "cold_start",
     ];
     if let Some(unknown) = only.filter(|only| !names.contains(only)) {
@@ -87,16 +93,19 @@ pub async fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
             "process_push" => figures.push(push::push().await?),
             "quota_check_http" => figures.push(quota::check_http().await?),
             "quota_check_valkey" => figures.push(quota::check_valkey().await?),
+            "quota_lag_pull" => figures.extend(Box::pin(quota_lag::pull()).await?),
+            "quota_lag_push" => figures.extend(Box::pin(quota_lag::push()).await?),
+            "quota_overshoot" => figures.extend(Box::pin(quota_overshoot::overshoot()).await?),
             _ => figures.extend(cold::starts().await?),
         }
     }
     println!(
-        "{:<18} {:>12} {:>12} {:>6}  unit, baseline",
+        "{:<21} {:>12} {:>12} {:>6}  unit, baseline",
         "bench", "ours", "baseline", "ratio"
     );
     for figure in &figures {
         println!(
-            "{:<18} {:>12.0} {:>12.0} {:>6.2}  {}, {}",
+            "{:<21} {:>12.0} {:>12.0} {:>6.2}  {}, {}",
             figure.name,
             median(&figure.ours),
             median(&figure.baseline),

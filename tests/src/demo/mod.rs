@@ -11,6 +11,7 @@
 //! - `backlog`, `dead`: when everything is worked off, and what was put aside
 //! - `oracle`, `answers`, `rows`: what is expected, what is answered, and how they compare
 //! - `report`, `counts`, `hints`: what it prints
+//! - `wired`: all that it starts, without the traffic, for benches
 
 mod accounts;
 mod answers;
@@ -37,6 +38,7 @@ mod runner;
 mod status;
 mod story;
 mod waves;
+pub(crate) mod wired;
 
 use std::{
     net::Ipv4Addr,
