@@ -42,10 +42,11 @@ impl Wired {
         };
         let outcome = outcome.await;
         let stopped = wired.runner.stop().await;
-        wired.names.remove(&wired.options).await?;
-        wired.folder.note("")?;
+        let removed = wired.names.remove(&wired.options).await;
+        // What could not be removed is left to the next run, by the note.
+        let removed = removed.and_then(|()| wired.folder.note(""));
         let done = outcome?;
-        stopped?;
+        stopped.and(removed)?;
         Ok(done)
     }
 
