@@ -20,7 +20,7 @@ APT := apt-get update -qq && apt-get install -qq -y --no-install-recommends
 ##@ engines
 
 .PHONY: up
-up: tools ## bring Kafka, ClickHouse and Valkey up on this machine
+up: tools ## bring Kafka, ClickHouse, Valkey and PostgreSQL up on this machine
 	@$(ENGINES) up
 
 .PHONY: status

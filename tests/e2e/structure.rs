@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Who may depend on whom, inside.
-const INSIDE: [(&str, &[&str]); 11] = [
+const INSIDE: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("stream", &["model"]),
     ("store", &["model"]),
@@ -23,6 +23,7 @@ const INSIDE: [(&str, &[&str]); 11] = [
     ),
     ("query", &["model", "stream", "store", "runtime"]),
     ("runner", &["stream"]),
+    ("lago-stand-in", &["model"]),
 ];
 
 /// Who alone may name an outside crate.
