@@ -278,8 +278,12 @@ impl World {
     async fn hold(&mut self, hold: u8, amount: i64) {
         let name = hold.to_string();
         let held = self.accounts.hold(SUBJECT, &name, micros(amount), LONG);
-        let is_held = self.plain.holds.contains_key(&hold);
-        let fits = self.plain.allows(amount);
+        let before = self.plain.holds.get(&hold).copied();
+        if before.is_some_and(|before| before != amount) {
+            assert!(matches!(held.await, Err(LedgerError::Conflict(_))));
+            return;
+        }
+        let (is_held, fits) = (before.is_some(), self.plain.allows(amount));
         assert_eq!(held.await.unwrap().allowed, is_held || fits);
         if !is_held && fits {
             self.plain.holds.insert(hold, amount);
