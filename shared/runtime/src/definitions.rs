@@ -31,12 +31,13 @@ pub enum DefinitionsError {
         source: io::Error,
     },
     /// The file has mistakes; each one is listed.
-    #[error("{path}: {mistakes}")]
+    #[error("{path}: {source}")]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// The mistakes, each with its place.
-        mistakes: String,
+        /// The mistakes, each with its place: a [`model::CatalogError`] or a
+        /// [`model::QuotaRulesError`].
+        source: Mistakes,
     },
 }
 
@@ -53,7 +54,9 @@ struct File<T> {
     read: Mutex<Read<T>>,
 }
 
-type Parse<T> = Box<dyn Fn(&str) -> Result<T, String> + Send + Sync>;
+type Mistakes = Box<dyn std::error::Error + Send + Sync>;
+
+type Parse<T> = Box<dyn Fn(&str) -> Result<T, Mistakes> + Send + Sync>;
 
 struct Read<T> {
     definitions: Arc<T>,
@@ -69,7 +72,7 @@ type Stamp = (SystemTime, u64, u64);
 impl Watched<Catalog> {
     /// Reads the meters of a file. Its mistakes prevent the start.
     pub fn open(path: &Path) -> Result<Self, DefinitionsError> {
-        let parse = |text: &str| Catalog::from_yaml(text).map_err(|error| error.to_string());
+        let parse = |text: &str| Catalog::from_yaml(text).map_err(Mistakes::from);
         Self::new(path, Box::new(parse), Box::new(|| 0))
     }
 }
@@ -80,7 +83,7 @@ impl Watched<QuotaRules> {
     pub fn open(path: &Path, meters: &Meters) -> Result<Self, DefinitionsError> {
         let (catalog, changes) = (meters.clone(), meters.clone());
         let parse = move |text: &str| {
-            QuotaRules::from_yaml(text, &catalog.current()).map_err(|error| error.to_string())
+            QuotaRules::from_yaml(text, &catalog.current()).map_err(Mistakes::from)
         };
         Self::new(path, Box::new(parse), Box::new(move || changes.changes()))
     }
@@ -177,9 +180,9 @@ fn read<T>(path: &Path, parse: &Parse<T>) -> Result<T, DefinitionsError> {
         path: path.to_owned(),
         source,
     })?;
-    parse(&text).map_err(|mistakes| DefinitionsError::Invalid {
+    parse(&text).map_err(|source| DefinitionsError::Invalid {
         path: path.to_owned(),
-        mistakes,
+        source,
     })
 }
 
