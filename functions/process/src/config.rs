@@ -3,12 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use ledger::{LedgerConfig, RegistryConfig};
-use runtime::{ByteSize, ConfigError, Env, Secret, Setting as _, Trigger};
+use runtime::{ConfigError, Env, Secret, Setting as _, Trigger};
 use store::StoreConfig;
 use stream::{BatchLimits, KafkaConfig};
-
-/// Room for one event of any size.
-const MIN_IN_FLIGHT: usize = 8 << 20;
 
 /// The settings of process.
 #[derive(Clone)]
@@ -39,11 +36,7 @@ impl Config {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let meters = env.required("OPENMETER_METERS", "file with the meter definitions");
         let trigger = Trigger::from_env(env);
-        // A KafkaSource reads Kafka and buries the dead itself.
-        let needs_kafka = trigger == Trigger::Kafka || runtime::on_lambda();
-        let brokers =
-            needs_kafka.then(|| env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION));
-        let kafka = KafkaConfig::read(brokers.flatten(), |wanted| env.give(wanted));
+        let kafka = delivery::kafka(env, trigger);
         let group = env.or(
             "OPENMETER_KAFKA_GROUP",
             "openmeter-process-pull".to_owned(),
@@ -63,14 +56,11 @@ impl Config {
             ),
             ..defaults
         };
-        let in_flight = env.or(
+        let in_flight = delivery::in_flight(
+            env,
             "OPENMETER_PROCESS_IN_FLIGHT",
-            ByteSize::mib(64),
             "bytes of pushed events in memory; beyond it senders get 429",
         );
-        if in_flight.as_usize() < MIN_IN_FLIGHT {
-            env.mistake("OPENMETER_PROCESS_IN_FLIGHT", "must be 8MiB at least");
-        }
         let store = StoreConfig::read(|wanted| env.give(wanted));
         let url: Option<Secret> = env.required(LedgerConfig::URL, LedgerConfig::URL_DESCRIPTION);
         let url = url.map(|url| url.expose().clone());
@@ -83,7 +73,7 @@ impl Config {
                 kafka,
                 group,
                 limits,
-                in_flight: in_flight.as_usize(),
+                in_flight,
                 store,
                 ledger: ledger?,
                 registry,

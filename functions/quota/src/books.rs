@@ -105,6 +105,7 @@ impl Books {
 
     async fn tell_some(&self, subjects: &[String]) -> Result<Vec<Told>, BooksError> {
         let rules = self.rules.current();
+        // Who has any; they are read again once a loss would be noticed.
         let grants = self.store.grants(Subjects::These(subjects), None).await?;
         let granted: HashSet<_> = grants.iter().map(|grant| grant.subject.as_str()).collect();
         // Nothing is written of those who have no account: anybody may ask for anyone.

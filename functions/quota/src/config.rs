@@ -5,15 +5,12 @@ use std::{path::PathBuf, time::Duration};
 use axum::http::HeaderName;
 use delivery::Delivery;
 use ledger::{LedgerConfig, RegistryConfig};
-use runtime::{ByteSize, ConfigError, Env, Secret, Setting as _, Trigger};
+use runtime::{ConfigError, Env, Secret, Setting as _, Trigger};
 use store::StoreConfig;
-use stream::{BatchLimits, KafkaConfig};
+use stream::BatchLimits;
 use url::Url;
 
 use crate::check::WhenAway;
-
-/// Room for one event of any size.
-const MIN_IN_FLIGHT: usize = 8 << 20;
 
 /// The settings of quota.
 #[derive(Clone)]
@@ -50,10 +47,7 @@ impl Config {
         let meters = env.required("OPENMETER_METERS", "file with the meter definitions");
         let rules = env.required("OPENMETER_QUOTA_RULES", "file with prices and policies");
         let trigger = Trigger::from_env(env);
-        let needs_kafka = trigger == Trigger::Kafka || runtime::on_lambda();
-        let brokers =
-            needs_kafka.then(|| env.required(KafkaConfig::BROKER, KafkaConfig::BROKER_DESCRIPTION));
-        let kafka = KafkaConfig::read(brokers.flatten(), |wanted| env.give(wanted));
+        let kafka = delivery::kafka(env, trigger);
         let group = env.or(
             "OPENMETER_QUOTA_KAFKA_GROUP",
             "openmeter-quota-pull".to_owned(),
@@ -68,14 +62,11 @@ impl Config {
             ),
             ..BatchLimits::default()
         };
-        let in_flight = env.or(
+        let in_flight = delivery::in_flight(
+            env,
             "OPENMETER_QUOTA_IN_FLIGHT",
-            ByteSize::mib(64),
             "bytes of events pushed to quota in memory; beyond it senders get 429",
         );
-        if in_flight.as_usize() < MIN_IN_FLIGHT {
-            env.mistake("OPENMETER_QUOTA_IN_FLIGHT", "must be 8MiB at least");
-        }
         let store = StoreConfig::read(|wanted| env.give(wanted));
         let url: Option<Secret> = env.required(LedgerConfig::URL, LedgerConfig::URL_DESCRIPTION);
         let url = url.map(|url| url.expose().clone());
@@ -116,7 +107,7 @@ impl Config {
                     kafka,
                     group,
                     limits,
-                    in_flight: in_flight.as_usize(),
+                    in_flight,
                 },
                 store,
                 ledger: ledger?,

@@ -7,6 +7,7 @@
 //! - `pull`: batches from a consumer group
 //! - `lambda`: batches from Lambda's event source mapping
 //! - `dead`: what becomes of records that no function can use
+//! - [`kafka`], [`in_flight`]: settings that functions share
 //!
 //! A function implements [`Function`] and is served by [`app`], with whatever routes it has
 //! beside those that events come by:
@@ -57,6 +58,7 @@ mod lambda;
 mod pull;
 mod push;
 mod routes;
+mod settings;
 #[cfg(test)]
 mod tally;
 
@@ -69,6 +71,7 @@ use crate::{dead::Burials, lambda::Lambda, pull::Pull, push::Push};
 
 pub use dead::Dead;
 pub use function::{Function, Refused};
+pub use settings::{in_flight, kafka};
 
 /// How events come to a function.
 #[derive(Clone)]
